@@ -1,0 +1,151 @@
+"""THE contract: what a receiver, processor, exporter or extension is. One component = one file; type id = file name.
+
+Lifecycle of a component:
+1. its `Config` is validated (fields with defaults, limits and descriptions: the same lines are schema, docs and errors);
+2. it is built: `Type(config, settings)`; this must not open sockets, start tasks or import client libraries;
+3. receivers, exporters and extensions get `start()`, exporters first, receivers last; processors have none;
+4. it works; 5. `stop()`, receivers first; `drain()` empties processors in between. `stop` may be called twice.
+
+The module's docstring: first line = summary, an `Example:` block of YAML = the least useful configuration (run by tests).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from collector.fields import Config
+from collector.meters import Meters
+from collector.model import Batch, Payload, Signal
+
+ALL_SIGNALS = frozenset(Signal)
+
+Accept = Callable[[Batch], Awaitable[None]]
+"""Takes a batch; returns when the ack point is reached, raises errors.Refused or errors.Rejected when nothing was taken."""
+
+
+class Hold(Protocol):
+    """Bytes reserved from the process-wide budget by one request; a context manager that gives them back."""
+
+    def grow(self, size: int) -> None:
+        """Reserve `size` more bytes before they are allocated. Raises errors.Refused when there is no room."""
+
+    def __enter__(self) -> Hold: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Budget(Protocol):
+    """The process-wide byte budget (memory_limiter)."""
+
+    def hold(self, size: int = 0) -> Hold:
+        """Start a reservation. Raises errors.Refused when there is no room for `size`."""
+
+    def message_limit(self) -> int:
+        """The largest message, in bytes after decompression, that memory allows when the user named no limit."""
+
+
+class Host(Protocol):
+    """What the running service shows to its components."""
+
+    budget: Budget
+    exporters: Mapping[str, Exporter]
+
+    def state(self) -> str:
+        """`starting`, `running`, `draining` or `failed`."""
+
+    def status(self) -> dict[str, Any]:
+        """Components, queues, accounting and configuration hash, ready for JSON; never payload or secrets."""
+
+    def exposition(self, accept: str, *, own: bool) -> tuple[bytes, str]:
+        """Metrics text and its content type: `own` = everything for port 8888, else the derived families only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the service hands to a component. `id` is spelled as the user wrote it, `type[/name]`."""
+
+    id: str
+    meters: Meters
+    log: logging.Logger
+    host: Host
+    drop: Callable[[Signal, int, str], None]
+    """Books `n` items as dropped for `reason` (sampled, filtered, processor_error, ...): nothing is dropped uncounted."""
+
+
+class Component:
+    """What all kinds share."""
+
+    Config: ClassVar[type[Config]] = Config
+    signals: ClassVar[frozenset[Signal]] = ALL_SIGNALS
+
+    def __init__(self, config: Any, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+
+
+class Processor(Component):
+    """Changes, drops or holds items. Synchronous and pure: no clock, no loop, no I/O; `now` is wall time in seconds.
+
+    It owns the batch it is given and may return the same object. An exception drops the batch, counted: nothing
+    unprocessed goes on. Everything it drops on purpose it books with `settings.drop`.
+    """
+
+    shared: ClassVar[bool] = False
+    """One instance for all pipelines that name the id (cost must count a span once), else one for each pipeline."""
+    counts: ClassVar[bool] = False
+    """Must see everything: runs before the first sampling processor whatever order the YAML lists (R-206)."""
+    samples: ClassVar[bool] = False
+    """Drops on purpose by a sampling decision."""
+
+    def process(self, batch: Batch, now: float) -> Batch | None:
+        """What goes on, None for nothing."""
+        raise NotImplementedError
+
+    def tick(self, now: float) -> Batch | None:
+        """Called about every 100 ms; releases what has waited long enough."""
+        return None
+
+    def drain(self) -> Batch | None:
+        """Decide everything still held, because the service stops or the component is replaced."""
+        return None
+
+    def held(self) -> int:
+        """Items inside at the moment."""
+        return 0
+
+
+class Exporter(Component):
+    """Sends payloads. Queue, batching, retry, timeout and counters belong to the pipeline, never to an exporter."""
+
+    async def start(self) -> None:
+        """Open clients; a backend that does not answer is no reason to fail."""
+
+    async def send(self, payload: Payload) -> int:
+        """Deliver it once; returns the items the backend rejected in a partial success (never retried).
+
+        Raises errors.Retryable, errors.Permanent or errors.Oversized; anything else counts as Permanent.
+        """
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        """Close clients."""
+
+
+class Receiver(Component):
+    """Takes requests and hands them to `accept`."""
+
+    async def start(self, accept: Mapping[Signal, Accept]) -> None:
+        """Listen; returns when the port is open. Signals that no pipeline takes are absent from `accept`."""
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        """Answer what is in flight, then close the port."""
+
+
+class Extension(Component):
+    """Something beside the pipelines: a health endpoint, a console."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...

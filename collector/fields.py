@@ -1,0 +1,193 @@
+"""Field types that settings of several components share: durations, secrets, TLS blocks, queue and retry blocks.
+
+Every model forbids unknown keys and reads no type for another (`keep: no` is an error, not False), as otelcol does.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d)")
+
+
+def seconds(text: object) -> float:
+    """Seconds in a Go duration such as `300ms`, `1.5s` or `1h30m` (ours also `7d`). Raises ValueError with the fix."""
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise ValueError("write a duration such as 5s or 300ms")
+    if not isinstance(text, str):
+        if text == 0:
+            return 0.0
+        raise ValueError(f"a duration needs a unit: write {text}s or {text}ms")
+    parts = _PART.findall(text)
+    if text == "0":
+        return 0.0
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise ValueError(f"{text!r} is not a duration: write 5s, 300ms or 1h30m")
+    return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _text(value: float) -> str:
+    return f"{value:g}s" if value >= 1 or value == 0 else f"{value * 1000:g}ms"
+
+
+def _utf8_bytes(value: object) -> object:
+    if isinstance(value, str) and (found := re.fullmatch(r"([0-9]+) ?(KiB|MiB|GiB)", value)):
+        return int(found[1]) << {"KiB": 10, "MiB": 20, "GiB": 30}[found[2]]
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(seconds), PlainSerializer(_text, return_type=str, when_used="json")]
+"""Seconds, written as a Go duration."""
+ByteSize = Annotated[int, BeforeValidator(_utf8_bytes), Field(ge=0)]
+"""Bytes, written as a number or as 256KiB, 64MiB."""
+Secret = SecretStr
+"""Text that is never printed: `get_secret_value()` at the one place of use."""
+
+
+class Config(BaseModel):
+    """Base of every settings model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class ServerTLS(Config):
+    """TLS of a listener (otelcol: configtls.ServerConfig)."""
+
+    cert_file: str = ""
+    """Certificate chain, PEM."""
+    key_file: str = ""
+    """Private key, PEM."""
+    cert_pem: Secret = Secret("")
+    """Certificate chain itself instead of a file."""
+    key_pem: Secret = Secret("")
+    """Private key itself instead of a file."""
+    client_ca_file: str = ""
+    """CA that signs client certificates; when set, every client must show one (mTLS)."""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    """Lowest TLS version."""
+    max_version: Literal["", "1.2", "1.3"] = ""
+    """Highest TLS version, empty for the newest."""
+    reload_interval: Duration = 0.0
+    """Read the certificate files again that often; 0 never."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> ServerTLS:
+        if not (self.cert_file or self.cert_pem.get_secret_value()) or not (self.key_file or self.key_pem.get_secret_value()):
+            raise ValueError("TLS needs a certificate and a key: set cert_file and key_file")
+        return self
+
+    def certificate(self) -> tuple[bytes, bytes]:
+        """Chain and key, PEM. Raises OSError when a file cannot be read."""
+        chain = Path(self.cert_file).read_bytes() if self.cert_file else self.cert_pem.get_secret_value().encode()
+        key = Path(self.key_file).read_bytes() if self.key_file else self.key_pem.get_secret_value().encode()
+        return chain, key
+
+
+class ClientTLS(Config):
+    """TLS towards a backend (otelcol: configtls.ClientConfig)."""
+
+    insecure: bool = False
+    """Plain text, no TLS at all."""
+    insecure_skip_verify: bool = False
+    """Take any certificate (HTTP exporters only)."""
+    ca_file: str = ""
+    """CA to trust instead of the system's, PEM."""
+    ca_pem: str = ""
+    """The same as text."""
+    cert_file: str = ""
+    """Client certificate for mTLS, PEM."""
+    key_file: str = ""
+    """Its private key, PEM."""
+    server_name_override: str = ""
+    """Name to expect in the server's certificate."""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    """Lowest TLS version (HTTP exporters only)."""
+
+    def context(self) -> ssl.SSLContext:
+        """For an HTTP client. Raises OSError or ssl.SSLError when a file is unusable."""
+        context = ssl.create_default_context(cafile=self.ca_file or None, cadata=self.ca_pem or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3 if self.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+        if self.insecure_skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.cert_file:
+            context.load_cert_chain(self.cert_file, self.key_file or None)
+        return context
+
+
+class Retry(Config):
+    """otelcol: exporterhelper `retry_on_failure`; waits are seconds."""
+
+    enabled: bool = True
+    """Send again what failed with a retryable error."""
+    initial_interval: Duration = 1.0
+    """First wait (otelcol: 5s)."""
+    randomization_factor: float = Field(0.5, ge=0, le=1)
+    """Share by which each wait is varied, so that sidecars do not retry in step."""
+    multiplier: float = Field(1.5, ge=1)
+    """Growth of the wait with each attempt."""
+    max_interval: Duration = 5.0
+    """Longest wait (otelcol: 30s)."""
+    max_elapsed_time: Duration = 0.0
+    """Give up after that long, counted as retry_exhausted; 0 never (otelcol: 300s)."""
+
+
+class QueueBatch(Config):
+    """otelcol: `sending_queue.batch`."""
+
+    flush_timeout: Duration = 0.2
+    """Send a smaller batch after that long."""
+    min_size: int = Field(8192, ge=0)
+    """Send as soon as that much waits, measured by `sizer`."""
+    max_size: int = Field(0, ge=0)
+    """Never send more at once; 0 no limit. Requests are joined, not cut."""
+    sizer: Literal["items", "bytes", "requests"] = "items"
+    """What min_size and max_size count."""
+
+
+class Queue(Config):
+    """otelcol: exporterhelper `sending_queue`."""
+
+    enabled: bool = True
+    """False: send while the client waits and tell it what the backend said."""
+    num_consumers: int = Field(10, ge=1, le=100)
+    """Sends in flight at once."""
+    queue_size: int = Field(1000, ge=1)
+    """Room, measured by `sizer`; `max_bytes` always applies too."""
+    sizer: Literal["requests", "items", "bytes"] = "requests"
+    """What queue_size counts."""
+    max_bytes: ByteSize = 0
+    """Room in bytes; 0 = this destination's share of the memory limit."""
+    on_full: Literal["auto", "backpressure", "drop_oldest", "drop_newest"] = "auto"
+    """auto: give up own oldest data (counted queue_full) while another destination of the pipeline still accepts, else refuse."""
+    block_on_overflow: bool = False
+    """Let the client wait for room, up to 10 s, before it is refused."""
+    wait_for_result: bool = False
+    """Answer the client only when this destination has accepted the data."""
+    batch: QueueBatch = QueueBatch()
+    """How queued requests are joined before sending."""
+
+
+class Push(Config):
+    """Settings of every exporter that sends to a backend."""
+
+    sending_queue: Queue = Queue()
+    """The queue in front of this exporter."""
+    retry_on_failure: Retry = Retry()
+    """What happens after a retryable error."""
+    timeout: Duration = 5.0
+    """Longest time of one attempt."""
+
+
+def without_type(value: Any, keys: str, reason: str) -> Any:
+    """Raise ValueError for an otelcol option that exists there but is refused here, with the reason."""
+    for key in keys.split():
+        if isinstance(value, dict) and key in value:
+            raise ValueError(f"{key} is not supported: {reason}")
+    return value

@@ -1,0 +1,127 @@
+"""Counters, gauges and histograms that components raise; get-or-create, so that values survive a reload.
+
+Two registries: `own` (port 8888 only: otelcol_*, collector_*) and `derived` (counted from telemetry: llm_*, pii_*; shown on
+port 8888 and beside the received metrics on the prometheus exporter's endpoint). Label values are capped per family and label:
+98 keep their name, later ones share `__overflow__` (R-504); sums stay exact.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+OVERFLOW = "__overflow__"
+DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10, 30, 60)  # R-503
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Instrument:
+    """One metric family. Label values are given in the order of its label names."""
+
+    def __init__(self, family: Any, labels: Sequence[str], cap: int, overflow: Instrument | None) -> None:
+        self._family = family
+        self._labels = tuple(labels)
+        self._cap = cap
+        self._overflow = overflow
+        self._seen: tuple[set[str], ...] = tuple(set() for _ in labels)
+        self._children: dict[tuple[str, ...], Any] = {} if labels else {(): family}
+
+    def _child(self, values: tuple[str, ...]) -> Any:
+        child = self._children.get(values)
+        if child is None:
+            if len(values) != len(self._labels):
+                raise ValueError(f"{len(values)} label values for labels {self._labels}")
+            capped = tuple(self._capped(i, value) for i, value in enumerate(values))
+            child = self._children.get(capped)
+            if child is None:
+                child = self._children[capped] = self._family.labels(*capped)
+        return child
+
+    def _capped(self, index: int, value: str) -> str:
+        seen = self._seen[index]
+        if value in seen:
+            return value
+        if len(seen) < self._cap - 1:
+            seen.add(value)
+            return value
+        if self._overflow is not None:
+            self._overflow.add(1, self._labels[index])
+        return OVERFLOW
+
+    def add(self, amount: float, *labels: str) -> None:
+        """Raise a counter or gauge."""
+        self._child(labels).inc(amount)
+
+    def set(self, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        self._child(labels).set(value)
+
+    def observe(self, value: float, *labels: str, exemplar: Mapping[str, str] | None = None) -> None:
+        """Put one value into a histogram."""
+        self._child(labels).observe(value, exemplar)
+
+    def touch(self, *labels: str) -> None:
+        """Show the series with its start value, so that alerts see it before the first event."""
+        self._child(labels)
+
+    def value(self, *labels: str) -> float:
+        """The present value of one counter or gauge series, 0 if there is none."""
+        child = self._children.get(labels)
+        return float(child._value.get()) if child is not None else 0.0
+
+    def series(self) -> dict[tuple[str, ...], float]:
+        """All series of a counter or gauge."""
+        return {labels: float(child._value.get()) for labels, child in list(self._children.items())}
+
+
+class Meters:
+    """Where a component gets its instruments. The same name twice is the same instrument."""
+
+    def __init__(self, cap: int = 99) -> None:
+        self.own = CollectorRegistry()
+        self.derived = CollectorRegistry()
+        self._made: dict[str, Instrument] = {}
+        self._lock = threading.Lock()
+        self._cap = cap
+        self._overflow = self.counter("label_overflow", "Label values beyond the cap of a family.", ("label",), cap=0)
+
+    def counter(
+        self, name: str, text: str, labels: Sequence[str] = (), *, derived: bool = False, cap: int | None = None
+    ) -> Instrument:
+        """A counter; `name` without `_total`, which the exposition adds. `cap=0`: labels from a closed set, no cap."""
+        return self._make(Counter, name, text, labels, derived, cap)
+
+    def gauge(
+        self, name: str, text: str, labels: Sequence[str] = (), *, derived: bool = False, cap: int | None = None
+    ) -> Instrument:
+        """A gauge."""
+        return self._make(Gauge, name, text, labels, derived, cap)
+
+    def histogram(
+        self,
+        name: str,
+        text: str,
+        labels: Sequence[str] = (),
+        *,
+        buckets: Sequence[float] = DEFAULT_BUCKETS,
+        derived: bool = False,
+        cap: int | None = None,
+    ) -> Instrument:
+        """A histogram with the given upper bounds."""
+        return self._make(Histogram, name, text, labels, derived, cap, buckets=buckets)
+
+    def _make(
+        self, kind: Any, name: str, text: str, labels: Sequence[str], derived: bool, cap: int | None, **options: Any
+    ) -> Instrument:
+        with self._lock:
+            found = self._made.get(name)
+            if found is None:
+                registry = self.derived if derived else self.own
+                family = kind(name, text, labelnames=tuple(labels), registry=registry, **options)
+                limit = self._cap if cap is None else cap or 1_000_000_000
+                found = self._made[name] = Instrument(family, labels, limit, getattr(self, "_overflow", None))
+            return found
