@@ -53,7 +53,7 @@ Secret = SecretStr
 class Config(BaseModel):
     """Base of every settings model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class ServerTLS(Config):

@@ -35,7 +35,7 @@ def slim_schema(package: str, messages: Mapping[str, Iterable[tuple[str, int, in
             else:
                 entry.type = kind  # type: ignore[assignment]
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in messages}
 
 
