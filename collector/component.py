@@ -42,6 +42,9 @@ class Budget(Protocol):
     def hold(self, size: int = 0) -> Hold:
         """Start a reservation. Raises errors.Refused when there is no room for `size`."""
 
+    def check(self) -> None:
+        """Raises errors.Refused while the process is above its soft memory limit."""
+
     def message_limit(self) -> int:
         """The largest message, in bytes after decompression, that memory allows when the user named no limit."""
 

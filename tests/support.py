@@ -60,6 +60,10 @@ class FakeBudget:
         hold.grow(size)
         return hold
 
+    def check(self) -> None:
+        if self.used > self.limit:
+            raise Refused("data refused due to high memory usage", after=1, reason="memory")
+
     def message_limit(self) -> int:
         return self.message
 

@@ -1,0 +1,87 @@
+"""Runs a batch through the processors of one pipeline. A processor that raises fails closed: its batch goes no further."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator, Sequence
+
+from collector.component import Processor
+from collector.errors import Refused, Rejected
+from collector.meters import Meters
+from collector.model import Batch, Signal
+
+
+class Chain:
+    """The processors of one pipeline in the order they run."""
+
+    def __init__(self, signal: Signal, processors: Sequence[Processor], meters: Meters, log: logging.Logger) -> None:
+        self.signal, self.processors, self._log = signal, tuple(order(processors)), log
+        labels = ("processor", "otel_signal")
+        self._incoming = meters.counter("otelcol_processor_incoming_items", "Items given to a processor.", labels, cap=0)
+        self._outgoing = meters.counter("otelcol_processor_outgoing_items", "Items that left a processor.", labels, cap=0)
+
+    def run(self, batch: Batch, count: int, now: float, start: int = 0) -> tuple[Batch | None, int]:
+        """What is left of a batch of `count` items, and how many items. Raises Refused and Rejected of a processor."""
+        current: Batch | None = batch
+        for processor in self.processors[start:]:
+            name = processor.settings.id
+            self._incoming.add(count, name, self.signal.value)
+            before = current
+            current = self._one(processor, current, count, now)
+            if current is None:
+                return None, 0
+            if current is not before:
+                count = current.count()
+            self._outgoing.add(count, name, self.signal.value)
+            if not count:
+                return None, 0
+        return current, count
+
+    def _one(self, processor: Processor, batch: Batch | None, count: int, now: float) -> Batch | None:
+        assert batch is not None
+        try:
+            return processor.process(batch, now)
+        except (Refused, Rejected):
+            raise
+        except Exception as error:
+            self._broken(processor, error)
+            processor.settings.drop(self.signal, count, "processor_error")
+            return None
+
+    def released(self, now: float, *, drain: bool = False) -> Iterator[tuple[Batch, int]]:
+        """What processors that hold data let go: by time, or all of it with `drain`; already through the rest of the chain."""
+        for position, processor in enumerate(self.processors):
+            held = processor.held()
+            try:
+                out = processor.drain() if drain else processor.tick(now)
+            except Exception as error:
+                self._broken(processor, error)
+                processor.settings.drop(self.signal, held - processor.held(), "processor_error")
+                continue
+            if out is not None:
+                count = out.count()
+                self._outgoing.add(count, processor.settings.id, self.signal.value)
+                rest, left = self.run(out, count, now, position + 1)
+                if rest is not None:
+                    yield rest, left
+
+    def held(self) -> int:
+        """Items inside processors."""
+        return sum(processor.held() for processor in self.processors)
+
+    def _broken(self, processor: Processor, error: Exception) -> None:
+        # Type and place only: an exception's text may quote the data it choked on.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}"
+        self._log.error(
+            "processor failed: batch dropped",
+            extra={"processor": processor.settings.id, "error": type(error).__name__, "place": where},
+        )
+
+
+def order(processors: Sequence[Processor]) -> list[Processor]:
+    """Processors that count everything move in front of the first one that samples (R-206); the rest keeps its order."""
+    first = next((i for i, p in enumerate(processors) if p.samples), len(processors))
+    late = [p for p in processors[first:] if p.counts]
+    return [*processors[:first], *late, *(p for p in processors[first:] if p not in late)]

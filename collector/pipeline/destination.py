@@ -1,0 +1,237 @@
+"""One destination: its own queue, retry and in-flight sends, so that nothing of it can block another one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from collector.component import Exporter
+from collector.errors import Oversized, Permanent, Refused, Retryable, SendError, SidecarError, Undeliverable
+from collector.fields import Push, Queue, QueueBatch
+from collector.meters import Meters
+from collector.model import Payload, Signal
+from collector.pipeline.ledger import Ledger
+from collector.pipeline.queue import LARGEST_SEND, Outcome, Record, RecordQueue
+from collector.pipeline.retry import LONGEST_DELAY, Pulse, backoff
+from collector.pipeline.split import cut, halve
+
+_FULL = "sending queue is full"
+_AT_ONCE = Push(sending_queue=Queue(num_consumers=1, batch=QueueBatch(flush_timeout=0.0, min_size=0)))
+
+
+class Destination:
+    """Takes payloads for one exporter and books each item by outcome.
+
+    `clock` gives monotonic seconds; `share` is the queue's room in bytes where the user named none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        exporter: Exporter,
+        ledger: Ledger,
+        meters: Meters,
+        log: logging.Logger,
+        *,
+        share: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self.name, self.exporter, self.log = name, exporter, log
+        self._ledger, self._clock = ledger, clock
+        settings = exporter.config if isinstance(exporter.config, Push) else _AT_ONCE
+        self.settings, self.retry, self.timeout = settings.sending_queue, settings.retry_on_failure, settings.timeout
+        self.queue = RecordQueue(self.settings, self.settings.max_bytes or share)
+        self._flying: dict[asyncio.Task[None], Record] = {}
+        self._pulse = Pulse(clock())
+        self._wake = asyncio.Event()
+        self._space = asyncio.Event()
+        self._runner: asyncio.Task[None] | None = None
+        self._flushing = False
+        self.last_error = ""
+        labels = ("exporter", "data_type")
+        self._size = meters.gauge("otelcol_exporter_queue_size", "Fill level of the queue, in units of its sizer.", labels, cap=0)
+        self._capacity = meters.gauge("otelcol_exporter_queue_capacity", "Room of the queue, in the same units.", labels, cap=0)
+        self._in_flight = meters.gauge("otelcol_exporter_in_flight_requests", "Sends under way.", ("exporter",), cap=0)
+        self._queued = meters.gauge("collector_queued_items", "Items waiting or in flight.", ("signal", "exporter"), cap=0)
+
+    @property
+    def waits(self) -> bool:
+        """True when the client is answered only after this destination has decided."""
+        return self.settings.wait_for_result or not self.settings.enabled
+
+    def refresh(self, signal: Signal, held: int) -> None:
+        """Bring the gauges up to date before they are read; `held`: items on their way here inside processors."""
+        self._capacity.set(self.settings.queue_size, self.name, signal.value)
+        self._size.set(self.queue.used(), self.name, signal.value)
+        self._in_flight.set(len(self._flying), self.name)
+        self._queued.set(self.queue.items[signal] + held, signal.value, self.name)
+
+    async def space(self, timeout: float) -> None:
+        """Wait until something has left the queue. Raises Refused after `timeout` seconds."""
+        self._space.clear()
+        try:
+            await asyncio.wait_for(self._space.wait(), timeout)
+        except TimeoutError:
+            raise Refused(_FULL, after=1, reason="queue_full") from None
+
+    def put(self, payload: Payload) -> Outcome | None:
+        """Take a payload that is booked as accepted; a full queue gives up by `on_full`.
+
+        Returns what to await when this destination `waits`.
+        """
+        if not self.queue.room(len(payload.data)):
+            if self.settings.on_full == "drop_newest":
+                self._ledger.dropped(payload.signal, self.name, "queue_full", payload.items)
+                return None
+            self._make_room(len(payload.data))
+        parts = cut(payload, LARGEST_SEND)
+        outcome = Outcome(len(parts)) if self.waits else None
+        for part in parts:
+            self.queue.add(Record(part, outcomes=[outcome] if outcome else []))
+        self._changed()
+        return outcome
+
+    def _make_room(self, size: int) -> None:
+        while not self.queue.room(size):
+            record = self.queue.pop_oldest()
+            if record is None:
+                return
+            self._finish(record, "queue_full", Refused(_FULL, after=1, reason="queue_full"))
+
+    def start(self) -> None:
+        """Begin to send."""
+        if self._runner is None:
+            self._runner = asyncio.get_running_loop().create_task(self._run(), name=f"queue of {self.name}")
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            delay = self._dispatch(self._clock())
+            try:
+                await asyncio.wait_for(self._wake.wait(), delay)
+            except TimeoutError:
+                continue
+
+    def _dispatch(self, now: float) -> float | None:
+        """Start every send that is due; returns the seconds until the next look, None = until woken."""
+        while True:
+            slots = 1 if self._pulse.down(now) else self.settings.num_consumers
+            if len(self._flying) >= slots:
+                return None  # a finished send wakes the loop
+            if self._pulse.not_before > now:
+                return self._pulse.not_before - now
+            record, wait = self.queue.next(now, flush=self._flushing)
+            if record is None:
+                return wait
+            record.first_try = record.first_try or now
+            task = asyncio.get_running_loop().create_task(self._attempt(record))
+            self._flying[task] = record
+            task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        del self._flying[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("booking failed", extra={"exporter": self.name, "error": type(error).__name__})
+        self._changed()
+
+    def _changed(self) -> None:
+        self._wake.set()
+        self._space.set()
+
+    async def _attempt(self, record: Record) -> None:
+        try:
+            async with asyncio.timeout(self.timeout or None):
+                rejected = await self.exporter.send(record.payload)
+        except Exception as error:
+            self._failed(record, error, self._clock())
+            return
+        if self._pulse.down(now := self._clock()):
+            self.queue.hasten(now + self.retry.initial_interval)
+        self._pulse.succeeded(now)
+        self.last_error = ""
+        self._finish(record, "partial_rejected", None, rejected=min(max(rejected, 0), record.payload.items))
+
+    def _failed(self, record: Record, error: Exception, now: float) -> None:
+        self.last_error = str(error) if isinstance(error, SendError) else type(error).__name__
+        if isinstance(error, Retryable | TimeoutError):
+            self._again(record, getattr(error, "after", None), now)
+        elif isinstance(error, Oversized) and len(parts := halve(record.payload)) > 1:
+            self.queue.leave(record)
+            for outcome in record.outcomes:
+                outcome.expect(len(parts) - 1)
+            for part in reversed(parts):
+                self.queue.add(Record(part, outcomes=record.outcomes), front=True)
+        else:
+            known = isinstance(error, Permanent | Oversized)
+            self.log.log(
+                logging.WARNING if known else logging.ERROR,
+                "not retryable error: items dropped",
+                extra={"exporter": self.name, "error": self.last_error, "dropped_items": record.payload.items},
+            )
+            reason = "too_large" if isinstance(error, Oversized) else "rejected"
+            self._finish(record, reason, Undeliverable(f"{self.name}: {self.last_error}"))
+
+    def _again(self, record: Record, asked: float | None, now: float) -> None:
+        wait = max(backoff(self.retry, record.attempts), min(max(asked or 0.0, 0.0), LONGEST_DELAY))
+        self._pulse.failed(now, wait, asked=asked is not None)
+        record.attempts += 1
+        limit = self.retry.max_elapsed_time
+        if not self.retry.enabled or (limit and now + wait - record.first_try > limit):
+            self.log.warning("no more retries left", extra={"exporter": self.name, "dropped_items": record.payload.items})
+            reason = "withdrawn" if record.outcomes else "retry_exhausted"
+            self._finish(record, reason, Refused(f"{self.name}: {self.last_error}", after=wait, reason="destination"))
+        else:
+            self.queue.delay(record, now + wait)
+
+    def _finish(self, record: Record, reason: str, error: SidecarError | None, *, rejected: int | None = None) -> None:
+        payload = record.payload
+        lost = payload.items if rejected is None else rejected
+        self.queue.leave(record)
+        self._ledger.delivered(payload.signal, self.name, payload.items - lost)
+        self._ledger.dropped(payload.signal, self.name, reason, lost)
+        for outcome in record.outcomes:
+            outcome.settle(error)
+
+    async def drain(self, timeout: float) -> None:
+        """Send what is left without waiting to fill batches, for at most `timeout` seconds."""
+        self._flushing = True
+        deadline = self._clock() + timeout
+        self.start()
+        while self.queue.records and (left := deadline - self._clock()) > 0:
+            self._wake.set()
+            self._space.clear()
+            try:
+                await asyncio.wait_for(self._space.wait(), left)
+            except TimeoutError:
+                break
+
+    async def stop(self) -> None:
+        """End all sends; what is still here is dropped, counted as `shutdown`."""
+        tasks = list(self._flying)
+        if self._runner is not None:
+            tasks.append(self._runner)
+            self._runner = None
+        flying = list(self._flying.items())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        gone = Refused("shutting down", after=1, reason="shutdown")
+        for task, record in flying:
+            if task.cancelled():
+                self._finish(record, "shutdown", gone)
+        while (waiting := self.queue.pop_oldest()) is not None:
+            self._finish(waiting, "shutdown", gone)
+        self._changed()
+        self._flushing = False
+
+    def status(self) -> dict[str, object]:
+        """Queue fill, bytes, sends in flight and the last error, for /status."""
+        return {
+            "queued": {signal.value: count for signal, count in self.queue.items.items() if count},
+            "bytes": self.queue.bytes,
+            "max_bytes": self.queue.max_bytes,
+            "in_flight": len(self._flying),
+            "down": self._pulse.down(self._clock()),
+            "last_error": self.last_error[:256],
+        }

@@ -1,0 +1,145 @@
+"""Pipelines and the way into them: admission first, then the chain, then one shared payload into every destination."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from collector.errors import Refused, Rejected
+from collector.model import Batch, Group, Payload, Scope, Signal
+from collector.pipeline.chain import Chain
+from collector.pipeline.destination import Destination
+from collector.pipeline.ledger import Ledger
+from collector.pipeline.queue import Outcome
+from collector.pipeline.split import slices
+
+SLICE = 512 << 10  # larger requests are worked on in slices with the event loop free in between
+LONGEST_WAIT = 10.0  # seconds a client waits for room under block_on_overflow
+
+
+class Pipeline:
+    """One pipeline of the configuration. `clock` gives monotonic seconds, `wall` seconds since 1970 that never go back."""
+
+    def __init__(
+        self,
+        name: str,
+        signal: Signal,
+        chain: Chain,
+        destinations: Sequence[Destination],
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self.name, self.signal, self.chain, self.destinations = name, signal, chain, tuple(destinations)
+        self._ledger, self._clock, self._wall = ledger, clock, wall
+        self._dropping = 0
+        for destination in self.destinations:
+            ledger.show(signal, destination.name)
+
+    async def admit(self, size: int) -> None:
+        """Make sure that `size` bytes can be taken. Raises Refused; then nothing was taken anywhere."""
+        for destination in self.destinations:
+            if destination.settings.on_full == "backpressure" and not destination.queue.room(size):
+                await self._wait(destination, size)
+        full = [d for d in self.destinations if d.settings.on_full == "auto" and not d.queue.room(size)]
+        if full and len(full) == len(self.destinations):
+            await self._wait(full[0], size)
+
+    async def _wait(self, destination: Destination, size: int) -> None:
+        deadline = self._clock() + (LONGEST_WAIT if destination.settings.block_on_overflow else 0.0)
+        while not destination.queue.room(size):
+            if (left := deadline - self._clock()) <= 0:
+                raise Refused("sending queue is full", after=1, reason="queue_full")
+            await destination.space(left)
+
+    async def feed(self, batch: Batch, count: int) -> list[Outcome]:
+        """Run an admitted batch through the chain into the queues; returns what the client must wait for."""
+        if batch.raw is not None and len(batch.raw) > SLICE and self.chain.processors:
+            return await self._feed_slices(batch)
+        born, self._dropping, held = self._clock(), 0, self.chain.held()
+        try:
+            out, left = self.chain.run(batch, count, self._wall())
+        except (Refused, Rejected):
+            # What processors in front of the refusing one dropped or hold was taken all the same: the books stay exact.
+            self._put(None, 0, born, taken=self._dropping + self.chain.held() - held)
+            raise
+        return self._put(out, left, born, taken=count)
+
+    async def _feed_slices(self, batch: Batch) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for part in slices(batch, SLICE):
+            outcomes += await self.feed(part, part.count())
+            await asyncio.sleep(0)
+        return outcomes
+
+    def _put(self, batch: Batch | None, left: int, born: float, *, taken: int = 0) -> list[Outcome]:
+        """Book `taken` items as accepted and queue what the chain let through."""
+        for destination in self.destinations:
+            self._ledger.accepted(self.signal, destination.name, taken)
+        if batch is None:
+            return []
+        payload = Payload(self.signal, batch.encode(), left, born, batch.metadata)
+        return [outcome for d in self.destinations if (outcome := d.put(payload)) is not None]
+
+    def dropped(self, signal: Signal, count: int, reason: str) -> None:
+        """Book items that a processor of this pipeline dropped, for every destination they would have reached."""
+        self._dropping += count
+        for destination in self.destinations:
+            self._ledger.dropped(signal, destination.name, reason, count)
+
+    def tick(self) -> None:
+        """Let go what has waited long enough inside processors; call it every 100 ms."""
+        self._release(drain=False)
+
+    def drain(self) -> None:
+        """Let go everything inside processors."""
+        self._release(drain=True)
+
+    def refresh(self) -> None:
+        """Bring the gauges of all destinations up to date before they are read."""
+        held = self.chain.held()
+        for destination in self.destinations:
+            destination.refresh(self.signal, held)
+
+    def _release(self, *, drain: bool) -> None:
+        born = self._clock()
+        for batch, count in self.chain.released(self._wall(), drain=drain):
+            self._put(batch, count, born)
+
+
+class Intake:
+    """Where one receiver hands in one signal: all pipelines that name it. `pipelines` is swapped by a reload."""
+
+    def __init__(self, pipelines: Sequence[Pipeline]) -> None:
+        self.pipelines = tuple(pipelines)
+        self.busy = 0
+        self.last = 0.0
+
+    async def __call__(self, batch: Batch) -> None:
+        """Take a batch; returns at the ack point. Raises Refused before anything was taken."""
+        count = batch.count()
+        if not count:
+            return
+        pipelines = self.pipelines
+        size = len(batch.raw) if batch.raw is not None else sum(map(len, batch.items()))
+        self.busy += 1
+        try:
+            for pipeline in pipelines:
+                await pipeline.admit(size)
+            outcomes: list[Outcome] = []
+            for pipeline in pipelines:
+                outcomes += await pipeline.feed(batch if pipeline is pipelines[-1] else own_copy(batch), count)
+            for outcome in outcomes:
+                await outcome.future
+        finally:
+            self.busy -= 1
+            self.last = asyncio.get_running_loop().time()
+
+
+def own_copy(batch: Batch) -> Batch:
+    """The same batch with lists of its own, for a pipeline beside another one; the bytes are shared."""
+    groups = [
+        Group(g.header, [Scope(s.header, list(s.items), s.heads and list(s.heads)) for s in g.scopes]) for g in batch.groups
+    ]
+    return Batch(batch.signal, groups, batch.raw, batch.metadata)

@@ -1,0 +1,168 @@
+"""The bounded queue of one destination: what waits, what waits for its next try, and what may be joined into one send.
+
+Records in flight stay charged until they leave. Payloads are joined with `b"".join`: concatenated encoded requests are one
+valid request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+
+from collector.fields import Queue
+from collector.model import Payload, Signal
+
+LARGEST_SEND = 4 << 20  # reliability rule 4: requests are cut at item borders to at most 4 MiB
+_OVERHEAD = 1024  # bytes charged for each queued record beside its payload
+
+
+class Outcome:
+    """What a waiting client is told: the first failure, or success after the last part of its payload."""
+
+    def __init__(self, parts: int) -> None:
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left = parts
+
+    def expect(self, more: int) -> None:
+        """A part was cut into more parts."""
+        self._left += more
+
+    def settle(self, error: Exception | None = None) -> None:
+        """One part is decided."""
+        self._left -= 1
+        if self.future.done():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        elif self._left == 0:
+            self.future.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """Payloads of one signal that are sent together, and what happened to them so far."""
+
+    payload: Payload
+    attempts: int = 0
+    first_try: float = 0.0
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes charged to the queue."""
+        return len(self.payload.data) + _OVERHEAD
+
+
+class RecordQueue:
+    """`room` answers whether more fits, `next` what is due; times are monotonic seconds."""
+
+    def __init__(self, settings: Queue, max_bytes: int) -> None:
+        self.settings, self.max_bytes = settings, max_bytes
+        self._ready: dict[Signal, deque[Record]] = {signal: deque() for signal in Signal}
+        self._later: list[tuple[float, int, Record]] = []
+        self._sequence = itertools.count()
+        self.bytes = self.records = 0
+        self.items: dict[Signal, int] = dict.fromkeys(Signal, 0)
+
+    def __len__(self) -> int:
+        """Records that wait, without those in flight."""
+        return sum(map(len, self._ready.values())) + len(self._later)
+
+    def used(self) -> int:
+        """Fill level in units of `sizer`."""
+        return {"requests": self.records, "bytes": self.bytes, "items": sum(self.items.values())}[self.settings.sizer]
+
+    def room(self, size: int) -> bool:
+        """True when a payload of `size` bytes fits. An empty queue takes anything."""
+        if not self.records:
+            return True
+        return self.used() < self.settings.queue_size and self.bytes + size + _OVERHEAD <= self.max_bytes
+
+    def add(self, record: Record, *, front: bool = False) -> None:
+        """Charge a record and let it wait."""
+        queue = self._ready[record.payload.signal]
+        (queue.appendleft if front else queue.append)(record)
+        self._charge(record, 1)
+
+    def leave(self, record: Record) -> None:
+        """A record is decided: its room is free."""
+        self._charge(record, -1)
+
+    def _charge(self, record: Record, sign: int) -> None:
+        self.bytes += sign * record.size
+        self.records += sign
+        self.items[record.payload.signal] += sign * record.payload.items
+
+    def delay(self, record: Record, due: float) -> None:
+        """A record in flight waits for its next try."""
+        heapq.heappush(self._later, (due, next(self._sequence), record))
+
+    def hasten(self, due: float) -> None:
+        """No record waits longer than until `due` (the destination is up again)."""
+        self._later = [(min(old, due), sequence, record) for old, sequence, record in self._later]
+        heapq.heapify(self._later)
+
+    def pop_oldest(self) -> Record | None:
+        """Take out the record that was accepted first; None when all are in flight."""
+        waiting = [queue[0] for queue in self._ready.values() if queue] + [record for _, _, record in self._later]
+        if not waiting:
+            return None
+        oldest = min(waiting, key=lambda record: record.payload.born)
+        queue = self._ready[oldest.payload.signal]
+        if queue and queue[0] is oldest:
+            queue.popleft()
+        else:
+            self._later = [entry for entry in self._later if entry[2] is not oldest]
+            heapq.heapify(self._later)
+        return oldest
+
+    def next(self, now: float, *, flush: bool) -> tuple[Record | None, float | None]:
+        """What is due, joined; else the seconds until something will be (None: nothing waits). `flush`: do not wait to fill."""
+        while self._later and self._later[0][0] <= now:
+            record = heapq.heappop(self._later)[2]
+            self._ready[record.payload.signal].appendleft(record)
+        waits = [self._later[0][0] - now] if self._later else []
+        for queue in self._ready.values():
+            if queue:
+                wait = 0.0 if flush else self._fill_wait(queue, now)
+                if wait <= 0:
+                    return self._join(queue), None
+                waits.append(wait)
+        return None, max(min(waits), 0.001) if waits else None
+
+    def _fill_wait(self, queue: deque[Record], now: float) -> float:
+        batch, first = self.settings.batch, queue[0]
+        if first.attempts or first.outcomes or batch.flush_timeout <= 0:
+            return 0.0
+        if sum(self._measure(record) for record in itertools.islice(queue, 1024)) >= batch.min_size:
+            return 0.0
+        return first.payload.born + batch.flush_timeout - now
+
+    def _measure(self, record: Record) -> int:
+        sizer = self.settings.batch.sizer
+        return record.payload.items if sizer == "items" else len(record.payload.data) if sizer == "bytes" else 1
+
+    def _join(self, queue: deque[Record]) -> Record:
+        first = queue.popleft()
+        if first.attempts:
+            return first
+        parts, size, measured = [first], len(first.payload.data), self._measure(first)
+        most = self.settings.batch.max_size
+        while queue and not queue[0].attempts and queue[0].payload.metadata == first.payload.metadata:
+            size += len(queue[0].payload.data)
+            measured += self._measure(queue[0])
+            if size > LARGEST_SEND or (most and measured > most):
+                break
+            parts.append(queue.popleft())
+        if len(parts) == 1:
+            return first
+        payloads = [part.payload for part in parts]
+        data, items = b"".join(p.data for p in payloads), sum(p.items for p in payloads)
+        payload = Payload(first.payload.signal, data, items, first.payload.born, first.payload.metadata)
+        joined = Record(payload, outcomes=[outcome for part in parts for outcome in part.outcomes])
+        self.bytes -= (len(parts) - 1) * _OVERHEAD
+        self.records -= len(parts) - 1
+        return joined

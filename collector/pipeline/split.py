@@ -1,0 +1,72 @@
+"""Cuts a request at item borders: the same data in several smaller requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from collector.model import Batch, Group, Payload, Scope, open_envelope
+
+
+def slices(batch: Batch, size: int) -> Iterator[Batch]:
+    """Batches of at most about `size` bytes of items each (one larger item goes alone), in order, headers repeated."""
+    groups: list[Group] = []
+    used = 0
+    for group in batch.groups:
+        for scope in group.scopes:
+            start = 0
+            for position, item in enumerate(scope.items):
+                if used and used + len(item) > size:
+                    _append(groups, group, scope, start, position)
+                    yield batch.replace(groups)
+                    groups, used, start = [], 0, position
+                used += len(item)
+            _append(groups, group, scope, start, len(scope.items))
+    if groups:
+        yield batch.replace(groups)
+
+
+def _append(groups: list[Group], group: Group, scope: Scope, start: int, end: int) -> None:
+    if start == end:
+        return
+    if not groups or groups[-1].header is not group.header:
+        groups.append(Group(group.header, []))
+    heads = scope.heads[start:end] if scope.heads is not None else None
+    groups[-1].scopes.append(Scope(scope.header, scope.items[start:end], heads))
+
+
+def cut(payload: Payload, size: int) -> list[Payload]:
+    """Payloads of at most about `size` bytes; the same one when it is small enough or has one item."""
+    if len(payload.data) <= size:
+        return [payload]
+    batch = open_envelope(payload.signal, payload.data)
+    parts = [Payload(payload.signal, part.encode(), part.count(), payload.born, payload.metadata) for part in slices(batch, size)]
+    return parts if len(parts) > 1 else [payload]
+
+
+def halve(payload: Payload) -> list[Payload]:
+    """Two payloads with half of the items each; one when there is nothing to halve."""
+    items = open_envelope(payload.signal, payload.data).items()
+    if len(items) < 2:
+        return [payload]
+    largest = max(map(len, items))
+    return cut(payload, max(len(payload.data) // 2, largest)) if largest * 2 < len(payload.data) else _one_and_rest(payload)
+
+
+def _one_and_rest(payload: Payload) -> list[Payload]:
+    # One item is more than half of it all: part it from its neighbours, so that it cannot take them along.
+    batch = open_envelope(payload.signal, payload.data)
+    sizes = list(map(len, batch.items()))
+    biggest = sizes.index(max(sizes))
+    parts = (_only(batch, {biggest}), _only(batch, set(range(len(sizes))) - {biggest}))
+    return [Payload(payload.signal, part.encode(), part.count(), payload.born, payload.metadata) for part in parts]
+
+
+def _only(batch: Batch, positions: set[int]) -> Batch:
+    groups, position = [], 0
+    for group in batch.groups:
+        scopes = []
+        for scope in group.scopes:
+            scopes.append(scope.keep(i for i in range(len(scope.items)) if position + i in positions))
+            position += len(scope.items)
+        groups.append(Group(group.header, scopes))
+    return batch.replace(groups)
