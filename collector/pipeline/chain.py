@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from collector.component import Processor
 from collector.errors import Refused, Rejected
@@ -49,9 +49,14 @@ class Chain:
             processor.settings.drop(self.signal, count, "processor_error")
             return None
 
-    def released(self, now: float, *, drain: bool = False) -> Iterator[tuple[Batch, int]]:
-        """What processors that hold data let go: by time, or all of it with `drain`; already through the rest of the chain."""
+    def released(self, now: float, *, drain: bool = False, keep: Collection[Processor] = ()) -> Iterator[tuple[Batch, int]]:
+        """What processors that hold data let go, already through the rest of the chain.
+
+        By time, or with `drain` all of it, except of the processors in `keep`, which go on working elsewhere.
+        """
         for position, processor in enumerate(self.processors):
+            if drain and processor in keep:
+                continue
             held = processor.held()
             try:
                 out = processor.drain() if drain else processor.tick(now)

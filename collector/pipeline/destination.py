@@ -161,7 +161,7 @@ class Destination:
             for outcome in record.outcomes:
                 outcome.expect(len(parts) - 1)
             for part in reversed(parts):
-                self.queue.add(Record(part, outcomes=record.outcomes), front=True)
+                self.queue.add(Record(part, outcomes=record.outcomes, alone=True), front=True)
         else:
             known = isinstance(error, Permanent | Oversized)
             self.log.log(

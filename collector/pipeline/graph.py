@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
+from collector.component import Processor
 from collector.errors import Refused, Rejected
 from collector.model import Batch, Group, Payload, Scope, Signal
 from collector.pipeline.chain import Chain
@@ -90,11 +91,11 @@ class Pipeline:
 
     def tick(self) -> None:
         """Let go what has waited long enough inside processors; call it every 100 ms."""
-        self._release(drain=False)
+        self._queue(self.chain.released(self._wall()))
 
-    def drain(self) -> None:
-        """Let go everything inside processors."""
-        self._release(drain=True)
+    def drain(self, keep: Collection[Processor] = ()) -> None:
+        """Let go everything inside processors, except of those in `keep`."""
+        self._queue(self.chain.released(self._wall(), drain=True, keep=keep))
 
     def refresh(self) -> None:
         """Bring the gauges of all destinations up to date before they are read."""
@@ -102,9 +103,9 @@ class Pipeline:
         for destination in self.destinations:
             destination.refresh(self.signal, held)
 
-    def _release(self, *, drain: bool) -> None:
+    def _queue(self, released: Iterable[tuple[Batch, int]]) -> None:
         born = self._clock()
-        for batch, count in self.chain.released(self._wall(), drain=drain):
+        for batch, count in released:
             self._put(batch, count, born)
 
 

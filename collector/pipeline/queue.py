@@ -49,6 +49,8 @@ class Record:
     attempts: int = 0
     first_try: float = 0.0
     outcomes: list[Outcome] = field(default_factory=list)
+    alone: bool = False
+    """Sent as it is: half of something that was too large, or tried before."""
 
     @property
     def size(self) -> int:
@@ -98,6 +100,7 @@ class RecordQueue:
 
     def delay(self, record: Record, due: float) -> None:
         """A record in flight waits for its next try."""
+        record.alone = True
         heapq.heappush(self._later, (due, next(self._sequence), record))
 
     def hasten(self, due: float) -> None:
@@ -135,7 +138,7 @@ class RecordQueue:
 
     def _fill_wait(self, queue: deque[Record], now: float) -> float:
         batch, first = self.settings.batch, queue[0]
-        if first.attempts or first.outcomes or batch.flush_timeout <= 0:
+        if first.alone or first.outcomes or batch.flush_timeout <= 0:
             return 0.0
         if sum(self._measure(record) for record in itertools.islice(queue, 1024)) >= batch.min_size:
             return 0.0
@@ -147,11 +150,11 @@ class RecordQueue:
 
     def _join(self, queue: deque[Record]) -> Record:
         first = queue.popleft()
-        if first.attempts:
+        if first.alone:
             return first
         parts, size, measured = [first], len(first.payload.data), self._measure(first)
         most = self.settings.batch.max_size
-        while queue and not queue[0].attempts and queue[0].payload.metadata == first.payload.metadata:
+        while queue and not queue[0].alone and queue[0].payload.metadata == first.payload.metadata:
             size += len(queue[0].payload.data)
             measured += self._measure(queue[0])
             if size > LARGEST_SEND or (most and measured > most):

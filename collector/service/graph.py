@@ -1,0 +1,173 @@
+"""Builds components and pipelines from checked settings; a reload keeps every component whose settings are unchanged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from collector.component import Component, Exporter, Extension, Processor, Receiver, Settings
+from collector.config.load import Declared, PipelineSpec, Resolved
+from collector.model import Signal
+from collector.pipeline.chain import Chain
+from collector.pipeline.destination import Destination
+from collector.pipeline.graph import Intake, Pipeline
+from collector.service.host import ServiceHost
+
+Kind = TypeVar("Kind", bound=Component)
+
+
+class Bookings:
+    """Where a processor's drops are booked: in every pipeline it works in, also after a reload."""
+
+    def __init__(self) -> None:
+        self.pipelines: list[Pipeline] = []
+
+    def __call__(self, signal: Signal, count: int, reason: str) -> None:
+        for pipeline in self.pipelines:
+            if pipeline.signal is signal:
+                pipeline.dropped(signal, count, reason)
+
+
+@dataclass(slots=True)
+class Graph:
+    """Everything that runs. Keys are ids as the user wrote them; processors: (pipeline id or "" when shared, id)."""
+
+    resolved: Resolved
+    receivers: dict[str, Receiver] = field(default_factory=dict)
+    processors: dict[tuple[str, str], Processor] = field(default_factory=dict)
+    exporters: dict[str, Exporter] = field(default_factory=dict)
+    extensions: dict[str, Extension] = field(default_factory=dict)
+    destinations: dict[str, Destination] = field(default_factory=dict)
+    pipelines: dict[str, Pipeline] = field(default_factory=dict)
+    intakes: dict[tuple[str, Signal], Intake] = field(default_factory=dict)
+    bookings: dict[tuple[str, str], Bookings] = field(default_factory=dict)
+
+    def accepts(self, receiver: str) -> dict[Signal, Intake]:
+        """The ways into the pipelines for one receiver."""
+        return {signal: intake for (name, signal), intake in self.intakes.items() if name == receiver}
+
+    def queued(self) -> list[tuple[Signal, str, int]]:
+        """(signal, exporter, items) inside queues and processors."""
+        rows = [
+            (signal, name, count) for name, d in self.destinations.items() for signal, count in d.queue.items.items() if count
+        ]
+        for pipeline in self.pipelines.values():
+            held = pipeline.chain.held()
+            rows += [(pipeline.signal, d.name, held) for d in pipeline.destinations if held]
+        return rows
+
+    def describe(self) -> dict[str, Any]:
+        """Pipelines as lists of ids in the order they run, for /status."""
+        return {
+            name: {
+                "receivers": list(self.resolved.pipelines[name].receivers),
+                "processors": [p.settings.id for p in pipeline.chain.processors],
+                "exporters": [d.name for d in pipeline.destinations],
+                "held_items": pipeline.chain.held(),
+            }
+            for name, pipeline in self.pipelines.items()
+        }
+
+
+class Builder:
+    """Builds a Graph; `previous` lends its unchanged components and is not changed itself."""
+
+    def __init__(self, resolved: Resolved, host: ServiceHost, previous: Graph | None) -> None:
+        self._resolved, self._host, self._previous = resolved, host, previous
+        self._graph = Graph(resolved)
+
+    def build(self) -> Graph:
+        """The graph, nothing started. Raises what a component's constructor raises."""
+        graph, resolved = self._graph, self._resolved
+        used = {name for spec in resolved.pipelines.values() for name in spec.exporters}
+        for name in resolved.exporters:
+            if name in used:
+                graph.exporters[name] = self._component("exporters", resolved.exporters, name, Bookings())
+        share = self._host.budget.queue_room // max(len(graph.exporters), 1)
+        for name, exporter in graph.exporters.items():
+            graph.destinations[name] = self._destination(name, exporter, share)
+        for spec in resolved.pipelines.values():
+            self._pipeline(spec)
+        taking = {name for spec in resolved.pipelines.values() for name in spec.receivers}
+        for name in resolved.receivers:
+            if name in taking:
+                graph.receivers[name] = self._component("receivers", resolved.receivers, name, Bookings())
+                self._intakes(name)
+        for name in resolved.extensions_on:
+            graph.extensions[name] = self._component("extensions", resolved.extensions, name, Bookings())
+        return graph
+
+    def _component(self, kind: str, declared: Mapping[str, Declared], name: str, drop: Bookings) -> Any:
+        entry = declared[name]
+        if self._previous is not None:
+            old = getattr(self._previous, kind).get(name)
+            if _same(old, entry):
+                return old
+        return self._make(entry, drop)
+
+    def _make(self, entry: Declared, drop: Bookings) -> Component:
+        log = logging.getLogger(f"collector.{entry.kind}.{entry.id}")
+        return entry.cls(entry.config, Settings(entry.id, self._host.meters, log, self._host, drop))
+
+    def _destination(self, name: str, exporter: Exporter, share: int) -> Destination:
+        if self._previous is not None and self._previous.exporters.get(name) is exporter:
+            return self._previous.destinations[name]
+        log = logging.getLogger(f"collector.exporters.{name}")
+        host = self._host
+        return Destination(name, exporter, host.ledger, host.meters, log, share=share, clock=host.clock.monotonic)
+
+    def _pipeline(self, spec: PipelineSpec) -> None:
+        graph, host = self._graph, self._host
+        chain = Chain(spec.signal, [self._processor(spec, name) for name in spec.processors], host.meters, host.log)
+        destinations = [graph.destinations[name] for name in spec.exporters]
+        pipeline = Pipeline(
+            spec.id, spec.signal, chain, destinations, host.ledger, clock=host.clock.monotonic, wall=host.clock.wall
+        )
+        graph.pipelines[spec.id] = pipeline
+        for name in spec.processors:
+            key = (spec.id, name) if (spec.id, name) in graph.processors else ("", name)
+            graph.bookings[key].pipelines.append(pipeline)
+
+    def _processor(self, spec: PipelineSpec, name: str) -> Processor:
+        graph, entry = self._graph, self._resolved.processors[name]
+        key = ("" if cast("type[Processor]", entry.cls).shared else spec.id, name)
+        if key not in graph.processors:
+            old = self._previous.processors.get(key) if self._previous else None
+            if old is not None and _same(old, entry):
+                graph.processors[key] = old
+                graph.bookings[key] = Bookings()
+            else:
+                graph.bookings[key] = Bookings()
+                graph.processors[key] = cast("Processor", self._make(entry, graph.bookings[key]))
+        return graph.processors[key]
+
+    def _intakes(self, receiver: str) -> None:
+        for signal in Signal:
+            pipelines = [
+                self._graph.pipelines[spec.id]
+                for spec in self._resolved.pipelines.values()
+                if spec.signal is signal and receiver in spec.receivers
+            ]
+            if pipelines:
+                self._graph.intakes[receiver, signal] = Intake(pipelines)
+
+
+def _same(component: Component | None, entry: Declared) -> bool:
+    return component is not None and type(component) is entry.cls and component.config == entry.config
+
+
+def adopt(graph: Graph, previous: Graph) -> None:
+    """Point what both graphs share at the new one, in one step: bookings of kept processors, intakes of kept receivers."""
+    for key, processor in graph.processors.items():
+        if previous.processors.get(key) is processor:
+            old = previous.bookings[key]
+            old.pipelines = graph.bookings[key].pipelines
+            graph.bookings[key] = old
+    for key, intake in list(graph.intakes.items()):
+        name = key[0]
+        if previous.receivers.get(name) is graph.receivers[name] and key in previous.intakes:
+            kept = previous.intakes[key]
+            kept.pipelines = intake.pipelines
+            graph.intakes[key] = kept

@@ -1,0 +1,65 @@
+"""pipeline.admission: one byte budget for the process."""
+
+import pytest
+
+from collector.errors import Refused
+from collector.pipeline.admission import MIB, ByteBudget, cgroup_limit, limits, resident_bytes, trim
+
+
+def test_what_does_not_fit_is_refused_and_takes_nothing():
+    """R-111."""
+    budget = ByteBudget(400 * MIB, 80 * MIB)
+    with budget.hold(budget.request_room - 10) as hold:
+        with pytest.raises(Refused, match="high memory usage") as refusal:
+            hold.grow(11)
+        assert refusal.value.after >= 1
+        hold.grow(10)
+    assert budget.in_flight == 0
+
+
+def test_a_failed_request_gives_its_bytes_back():
+    budget = ByteBudget(400 * MIB, 80 * MIB)
+    with pytest.raises(ValueError), budget.hold(5):
+        raise ValueError
+    assert budget.in_flight == 0
+
+
+def test_above_the_soft_limit_everything_is_refused_until_memory_is_back():
+    budget = ByteBudget(400 * MIB, 80 * MIB)
+    budget.sample(321 * MIB)
+    with pytest.raises(Refused):
+        budget.hold(1)
+    with pytest.raises(Refused):
+        budget.check()
+    budget.sample(320 * MIB)
+    budget.check()
+
+
+def test_the_message_limit_follows_memory_up_to_64_mib():
+    assert ByteBudget(768 * MIB, 0).message_limit() == 64 * MIB
+    assert ByteBudget(384 * MIB, 0).message_limit() == 32 * MIB
+
+
+def test_limits_are_read_as_otelcol_reads_them():
+    assert limits(limit_mib=400) == (400 * MIB, 80 * MIB)
+    assert limits(limit_mib=400, limit_percentage=10, spike_mib=50, cgroup=1000 * MIB) == (400 * MIB, 50 * MIB)
+    assert limits(limit_percentage=50, spike_percentage=10, cgroup=1000 * MIB) == (500 * MIB, 100 * MIB)
+    assert limits(cgroup=512 * MIB)[0] == 384 * MIB
+    assert limits()[0] == 768 * MIB
+
+
+def test_the_container_limit_is_read_from_either_cgroup_version(tmp_path):
+    assert cgroup_limit(tmp_path) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cgroup_limit(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.high").write_text("900\n")
+    assert cgroup_limit(tmp_path) == 900
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text(f"{1 << 62}\n")
+    assert cgroup_limit(tmp_path) == 900
+
+
+def test_the_resident_size_is_that_of_this_process():
+    trim()
+    assert 10 * MIB < resident_bytes() < 4096 * MIB

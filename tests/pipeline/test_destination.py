@@ -1,0 +1,271 @@
+"""pipeline.destination: queue, retry and books of one exporter."""
+
+import asyncio
+
+import pytest
+
+from collector.component import Exporter
+from collector.errors import Oversized, Permanent, Refused, Retryable, Undeliverable
+from collector.model import Payload, Signal, open_envelope
+from tests.pipeline.parts import Books, Scripted, payload
+from tests.support import eventually, settings, span, traces
+
+FAST = {
+    "retry_on_failure": {"initial_interval": "10ms", "max_interval": "20ms"},
+    "sending_queue": {"batch": {"flush_timeout": "0"}},
+}
+
+
+def accept(books, destination, item):
+    books.ledger.accepted(item.signal, destination.name, item.items)
+    return destination.put(item)
+
+
+async def finish(books):
+    for destination in books.destinations:
+        await destination.drain(5)
+        await destination.stop()
+
+
+async def test_what_is_put_is_delivered_and_booked():
+    """R-113."""
+    books, exporter = Books(), Scripted(push=FAST)
+    accept(books, books.destination(exporter), payload(3))
+    await eventually(lambda: exporter.items == 3)
+    await finish(books)
+    assert books.terms() == {"accepted": 3, "delivered": 3}
+
+
+async def test_small_requests_are_joined_into_one_send():
+    books, exporter = Books(), Scripted(push={"sending_queue": {"batch": {"flush_timeout": "50ms"}}})
+    destination = books.destination(exporter)
+    now = asyncio.get_running_loop().time()
+    for _ in range(5):
+        accept(books, destination, payload(2, born=now))
+    await eventually(lambda: exporter.items == 10)
+    await finish(books)
+    assert len(exporter.sent) == 1
+    assert len(open_envelope(Signal.TRACES, exporter.sent[0].data).items()) == 10
+
+
+async def test_a_full_batch_does_not_wait_for_the_timeout():
+    push = {"sending_queue": {"batch": {"flush_timeout": "1h", "min_size": 4}}}
+    books, exporter = Books(), Scripted(push=push)
+    destination = books.destination(exporter)
+    for _ in range(2):
+        accept(books, destination, payload(2, born=asyncio.get_running_loop().time()))
+    await eventually(lambda: exporter.items == 4)
+    await finish(books)
+
+
+async def test_no_send_is_larger_than_max_size():
+    push = {"sending_queue": {"batch": {"flush_timeout": "0", "max_size": 3}, "num_consumers": 1}}
+    books, exporter = Books(), Scripted(push=push)
+    destination = books.destination(exporter)
+    exporter.gate = asyncio.Event()
+    for _ in range(5):
+        accept(books, destination, payload(2))
+    exporter.gate.set()
+    await eventually(lambda: exporter.items == 10)
+    await finish(books)
+    assert max(item.items for item in exporter.sent) <= 3
+
+
+async def test_a_request_over_four_mib_is_cut_at_item_borders():
+    books, exporter = Books(), Scripted(push=FAST)
+    accept(books, books.destination(exporter, share=64 << 20), payload(6, size=1 << 20))
+    await eventually(lambda: exporter.items == 6)
+    await finish(books)
+    assert len(exporter.sent) > 1
+    assert max(len(item.data) for item in exporter.sent) < 4.2 * (1 << 20)
+    assert books.terms() == {"accepted": 6, "delivered": 6}
+
+
+async def test_retryable_errors_are_tried_again_until_success():
+    books, exporter = Books(), Scripted(Retryable("busy"), TimeoutError(), Retryable("busy", after=0.01), push=FAST)
+    accept(books, books.destination(exporter), payload(2))
+    await eventually(lambda: exporter.items == 2)
+    await finish(books)
+    assert books.terms() == {"accepted": 2, "delivered": 2}
+
+
+async def test_a_permanent_error_drops_and_counts():
+    books, exporter = Books(), Scripted(Permanent("no"), ValueError("a bug"), push=FAST)
+    destination = books.destination(exporter)
+    for _ in range(2):
+        accept(books, destination, payload(2))
+    await finish(books)
+    assert books.terms() == {"accepted": 4, "dropped_rejected": 4}
+
+
+async def test_a_partial_success_is_booked_and_not_retried():
+    books, exporter = Books(), Scripted(1, push=FAST)
+    accept(books, books.destination(exporter), payload(3))
+    await finish(books)
+    assert books.terms() == {"accepted": 3, "delivered": 2, "dropped_partial_rejected": 1}
+    assert len(exporter.sent) == 1
+
+
+async def test_too_large_for_the_backend_is_halved_until_it_fits():
+    books, exporter = Books(), Scripted(*[Oversized("413")] * 3, push=FAST)
+    accept(books, books.destination(exporter), payload(8))
+    await finish(books)
+    assert books.terms() == {"accepted": 8, "delivered": 8}
+    assert len(exporter.sent) == 4
+
+
+async def test_one_item_too_large_does_not_take_its_neighbours():
+    books = Books()
+
+    class Picky(Scripted):
+        async def send(self, item):
+            if len(item.data) > 2000:
+                raise Oversized("413")
+            return await super().send(item)
+
+    exporter = Picky(push=FAST)
+    request = traces(span("a"), span("b" * 5000), span("c"))
+    accept(books, books.destination(exporter), Payload(Signal.TRACES, request.SerializeToString(), 3))
+    await finish(books)
+    assert books.terms() == {"accepted": 3, "delivered": 2, "dropped_too_large": 1}
+
+
+async def test_retries_end_after_max_elapsed_time():
+    push = {"retry_on_failure": {"initial_interval": "1ms", "max_interval": "1ms", "max_elapsed_time": "20ms"}}
+    books, exporter = Books(), Scripted(*[Retryable("busy")] * 1000, push=push)
+    accept(books, books.destination(exporter), payload(2))
+    await eventually(lambda: books.terms().get("dropped_retry_exhausted") == 2)
+    await finish(books)
+
+
+async def test_a_slow_attempt_is_cut_off_and_tried_again():
+    books, exporter = Books(), Scripted(push={**FAST, "timeout": "20ms"})
+    exporter.gate = asyncio.Event()
+    accept(books, books.destination(exporter), payload(2))
+    await eventually(lambda: exporter.most_at_once == 1)
+    asyncio.get_running_loop().call_later(0.05, exporter.gate.set)
+    await eventually(lambda: exporter.items == 2)
+    await finish(books)
+
+
+async def test_sends_in_flight_are_bounded():
+    books, exporter = (
+        Books(),
+        Scripted(push={"sending_queue": {"num_consumers": 3, "batch": {"flush_timeout": "0", "max_size": 1}}}),
+    )
+    exporter.gate = asyncio.Event()
+    destination = books.destination(exporter)
+    for _ in range(10):
+        accept(books, destination, payload())
+    await eventually(lambda: exporter.most_at_once == 3)
+    exporter.gate.set()
+    await finish(books)
+    assert exporter.most_at_once == 3
+
+
+async def test_a_full_queue_gives_up_its_oldest_and_counts():
+    books, exporter = Books(), Scripted(push={"sending_queue": {"queue_size": 2, "num_consumers": 1, "on_full": "drop_oldest"}})
+    exporter.gate = asyncio.Event()
+    destination = books.destination(exporter)
+    for number in range(4):
+        accept(books, destination, payload(1, born=float(number)))
+    assert books.terms() == {"accepted": 4, "queued": 2, "dropped_queue_full": 2}
+    exporter.gate.set()
+    await finish(books)
+    assert books.terms() == {"accepted": 4, "delivered": 2, "dropped_queue_full": 2}
+    assert books.meters.counter("otelcol_exporter_enqueue_failed_spans", "", ("exporter",)).value("out") == 2
+
+
+async def test_drop_newest_keeps_what_is_there():
+    push = {"sending_queue": {"queue_size": 1, "on_full": "drop_newest", "batch": {"flush_timeout": "1h"}}}
+    books, exporter = Books(), Scripted(push=push)
+    destination = books.destination(exporter)
+    now = asyncio.get_running_loop().time()
+    accept(books, destination, payload(3, born=now))
+    accept(books, destination, payload(1, born=now))
+    await finish(books)
+    assert books.terms() == {"accepted": 4, "delivered": 3, "dropped_queue_full": 1}
+
+
+async def test_bytes_bound_the_queue_whatever_the_sizer():
+    books, exporter = Books(), Scripted(push={"sending_queue": {"max_bytes": 5000, "batch": {"flush_timeout": "1h"}}})
+    destination = books.destination(exporter)
+    accept(books, destination, payload(1, size=3000, born=asyncio.get_running_loop().time()))
+    assert not destination.queue.room(3000)
+    await finish(books)
+    assert destination.queue.bytes == 0
+
+
+async def test_a_destination_that_is_down_gets_one_probe_at_a_time():
+    books, exporter = Books(), Scripted(*[Retryable("down")] * 6, push={"sending_queue": {"batch": {"flush_timeout": "0", "max_size": 1}}, "retry_on_failure": {"initial_interval": "1ms", "max_interval": "5ms"}})  # fmt: skip
+    destination = books.destination(exporter)
+    destination._pulse._success -= 10
+    for _ in range(10):
+        accept(books, destination, payload())
+    await eventually(lambda: exporter.items == 10)
+    await finish(books)
+    assert books.terms() == {"accepted": 10, "delivered": 10}
+
+
+async def test_without_queue_the_client_learns_what_the_backend_said():
+    push = {"sending_queue": {"enabled": False}, "retry_on_failure": {"enabled": False}}
+    books, exporter = Books(), Scripted(None, Retryable("busy", after=7), Permanent("no"), push=push)
+    destination = books.destination(exporter)
+    await accept(books, destination, payload()).future
+    with pytest.raises(Refused) as refusal:
+        await accept(books, destination, payload()).future
+    assert refusal.value.after >= 7
+    destination._pulse.not_before = 0
+    with pytest.raises(Undeliverable):
+        await accept(books, destination, payload()).future
+    await finish(books)
+    assert books.terms() == {"accepted": 3, "delivered": 1, "dropped_withdrawn": 1, "dropped_rejected": 1}
+
+
+async def test_wait_for_result_answers_when_every_part_is_delivered():
+    books, exporter = Books(), Scripted(Oversized("413"), push={**FAST, "sending_queue": {"wait_for_result": True}})
+    outcome = accept(books, books.destination(exporter), payload(4))
+    await outcome.future
+    assert exporter.items == 4
+    await finish(books)
+
+
+async def test_what_is_left_at_the_end_is_counted_as_shutdown():
+    books, exporter = (
+        Books(),
+        Scripted(push={"sending_queue": {"num_consumers": 1, "batch": {"max_size": 1, "flush_timeout": "0"}}}),
+    )
+    exporter.gate = asyncio.Event()
+    destination = books.destination(exporter)
+    for _ in range(3):
+        accept(books, destination, payload())
+    await eventually(lambda: exporter.most_at_once)
+    await destination.drain(0.05)
+    await destination.stop()
+    await destination.stop()
+    assert books.terms() == {"accepted": 3, "dropped_shutdown": 3}
+
+
+async def test_an_exporter_without_queue_settings_gets_a_queue_too():
+    class Plain(Exporter):
+        async def send(self, item):
+            got.append(item.items)
+            return 0
+
+    got: list[int] = []
+    books = Books()
+    accept(books, books.destination(Plain(Plain.Config(), settings())), payload(2))
+    await finish(books)
+    assert got == [2]
+
+
+async def test_status_tells_fill_and_last_error_without_payload():
+    books, exporter = Books(), Scripted(Retryable("connection refused"), push={"retry_on_failure": {"initial_interval": "1h", "max_interval": "1h"}, "sending_queue": {"batch": {"flush_timeout": "0"}}})  # fmt: skip
+    destination = books.destination(exporter)
+    accept(books, destination, payload(2))
+    await eventually(lambda: destination.last_error)
+    destination.refresh(Signal.TRACES, held=5)
+    assert destination.status()["queued"] == {"traces": 2}
+    assert destination.status()["last_error"] == "connection refused"
+    assert books.meters.gauge("collector_queued_items", "", ("signal", "exporter")).value("traces", "out") == 7
+    await destination.stop()

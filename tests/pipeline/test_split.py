@@ -1,0 +1,74 @@
+"""pipeline.split: the same data in smaller requests."""
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.model import Payload, Signal, open_envelope
+from collector.pipeline.split import cut, halve, slices
+from tests.support import batch, span, traces
+
+
+def _request(sizes: list[list[int]]):
+    request = traces()
+    del request.resource_spans[:]
+    for group in sizes:
+        request.MergeFrom(traces(*(span("x" * size) for size in group), resource={"host": len(group)}))
+    return request
+
+
+def _names(parts):
+    return [item for part in parts for item in open_envelope(Signal.TRACES, part.data).items()]
+
+
+@given(st.lists(st.lists(st.integers(0, 60), max_size=5), max_size=4), st.integers(1, 200))
+@settings(deadline=None, max_examples=100)
+def test_slices_hold_every_item_once_in_order_and_keep_to_the_size(sizes, limit):
+    opened = batch(_request(sizes))
+    parts = list(slices(opened, limit))
+    assert [item for part in parts for item in part.items()] == opened.items()
+    assert all(len(part.items()) == 1 or sum(map(len, part.items())) <= limit for part in parts)
+
+
+def test_slices_repeat_the_headers_of_resource_and_scope():
+    opened = batch(_request([[1, 1, 1]]))
+    parts = list(slices(opened, 1))
+    assert len(parts) == 3
+    assert {part.groups[0].header for part in parts} == {opened.groups[0].header}
+    assert {part.groups[0].scopes[0].header for part in parts} == {opened.groups[0].scopes[0].header}
+
+
+def test_slices_keep_heads_beside_their_items():
+    opened = batch(_request([[1, 1]]))
+    opened.groups[0].scopes[0].heads = ["first", "second"]
+    assert [part.groups[0].scopes[0].heads for part in slices(opened, 1)] == [["first"], ["second"]]
+
+
+@given(st.lists(st.integers(0, 400), min_size=2, max_size=12))
+@settings(deadline=None, max_examples=100)
+def test_halving_gives_smaller_payloads_with_the_same_items(sizes):
+    request = _request([sizes])
+    whole = Payload(Signal.TRACES, request.SerializeToString(), len(sizes))
+    parts = halve(whole)
+    assert len(parts) > 1
+    assert Counter(_names(parts)) == Counter(_names([whole]))
+    assert sum(part.items for part in parts) == len(sizes)
+    assert all(0 < part.items < len(sizes) for part in parts)
+
+
+def test_a_giant_item_is_parted_from_its_neighbours():
+    request = _request([[1, 5000, 1]])
+    parts = halve(Payload(Signal.TRACES, request.SerializeToString(), 3))
+    assert [part.items for part in parts] == [1, 2]
+
+
+def test_one_item_cannot_be_halved_nor_cut():
+    whole = Payload(Signal.TRACES, _request([[100]]).SerializeToString(), 1)
+    assert halve(whole) == [whole]
+    assert cut(whole, 10) == [whole]
+
+
+def test_a_small_payload_is_not_cut():
+    whole = Payload(Signal.TRACES, _request([[1]]).SerializeToString(), 1)
+    assert cut(whole, 1 << 20) == [whole]
