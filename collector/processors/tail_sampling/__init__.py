@@ -1,0 +1,294 @@
+"""Keeps whole traces by policy, such as every trace with an error and ten percent of the rest, deciding as early as possible.
+
+Example:
+    policies:
+      - {name: errors, type: status_code, status_code: {status_codes: [ERROR]}}
+      - {name: rest, type: probabilistic, probabilistic: {sampling_percentage: 10}}
+
+otelcol's policies, precedence and hash; otelcol holds every span until `decision_wait` is over, this processor only what is not
+yet known to be wanted:
+- the share of `probabilistic` follows from the trace id alone, those traces flow at once;
+- a span that makes a positive policy true lets its trace go, with what was held of it;
+- what is still undecided when time or room runs out is judged as it stands;
+- decisions are remembered, late spans follow them. A late span that makes a positive policy true still goes on, and so do those
+  after it: an error is never lost to a decision made before it.
+With a policy that can veto (`drop`, `invert_match`) or that needs the end of a trace (`upper_threshold_ms`) traces wait for
+`decision_wait` unless what is known rules the veto out. Spans without a valid trace id are judged request by request.
+Tail decisions leave `tracestate` alone: a share that errors are added to has no single probability to write there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from collector import fields
+from collector.component import Processor, Settings
+from collector.model import Batch, Group, Scope, Signal
+from collector.otlp.heads import read_heads
+from collector.processors.tail_sampling.evidence import Errors, Evidence, Slice
+from collector.processors.tail_sampling.memory import Decisions, Held, Piece, Trace, merged
+from collector.processors.tail_sampling.policies import Policy
+from collector.processors.tail_sampling.report import Report, marked
+from collector.processors.tail_sampling.rules import UNDECIDED, Judge, Plan, Verdict
+
+_ZERO = bytes(16)
+
+
+class DecisionCache(fields.Config):
+    """How many decisions are remembered for late spans."""
+
+    sampled_cache_size: int = Field(50_000, ge=0)
+    """Sampled traces (otelcol: 0, off)."""
+    non_sampled_cache_size: int = Field(50_000, ge=0)
+    """Traces not sampled (otelcol: 0, off)."""
+
+
+class TailSampling(Processor):
+    """Decides trace by trace; see the module's text."""
+
+    class Config(fields.Config):
+        """otelcol's keys; `max_bytes`, `errors` and `record_policy` are ours."""
+
+        policies: list[Policy] = Field(min_length=1)
+        """What to keep. Precedence: drop, inverted match, any other match, inverted no-match; else the trace is dropped."""
+        decision_wait: fields.Duration = 5.0
+        """How long an undecided trace is held, from its first span on (otelcol: 30s)."""
+        num_traces: int = Field(50_000, ge=1)
+        """Undecided traces held at most; beyond, the oldest is judged early."""
+        max_bytes: fields.ByteSize = 32 << 20
+        """Bytes of undecided spans held at most; beyond, the oldest trace is judged early."""
+        decision_cache: DecisionCache = DecisionCache()
+        """Memory of decisions for late spans."""
+        errors: Errors = Errors()
+        """What a status_code policy with ERROR takes as an error beside the status code."""
+        sample_on_first_match: bool = False
+        """Stop at the first policy that samples; later ones, vetoes too, are not asked."""
+        drop_pending_traces_on_shutdown: bool = False
+        """Drop what is undecided at shutdown instead of judging it."""
+        record_policy: bool = False
+        """Write tailsampling.policy and sampling.probability onto kept spans, which then are no longer byte-identical."""
+        expected_new_traces_per_sec: int = Field(0, ge=0)
+        """Accepted without effect."""
+
+        @model_validator(mode="before")
+        @classmethod
+        def _known(cls, value: Any) -> Any:
+            fields.without_type(value, "decision_wait_after_root_received", "a trace goes on as soon as a policy keeps it")
+            fields.without_type(value, "maximum_trace_size_bytes", "max_bytes bounds the whole buffer")
+            fields.without_type(value, "block_on_overflow", "beyond max_bytes the oldest trace is judged early")
+            return fields.without_type(value, "sampling_strategy", "spans are judged as they come, traces as a whole")
+
+        @field_validator("policies")
+        @classmethod
+        def _unique(cls, value: list[Policy]) -> list[Policy]:
+            names = [policy.name for policy in value]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f'duplicate policy name "{name}"')
+            return value
+
+    signals = frozenset({Signal.TRACES})
+    samples = True
+
+    def __init__(self, config: Config, settings: Settings) -> None:
+        super().__init__(config, settings)
+        plan = Plan()
+        for policy in config.policies:
+            plan.add(policy)
+        self._judge = Judge(plan.rules, config.sample_on_first_match)
+        self._evidence = Evidence(plan, config.errors)
+        self._held = Held(config.max_bytes, config.num_traces)
+        self._sampled: Decisions[Verdict] = Decisions(config.decision_cache.sampled_cache_size)
+        self._dropped: Decisions[int] = Decisions(config.decision_cache.non_sampled_cache_size)
+        self._report = Report(settings, plan.errors)
+        self._marks: dict[Verdict, bytes] = {}
+
+    def process(self, batch: Batch, now: float) -> Batch | None:
+        """The spans of sampled traces, in order, with what was held of them."""
+        read_heads(batch)
+        slices = [
+            Slice(group.header, scope, [head.trace_id for head in scope.heads or ()])
+            for group in batch.groups
+            for scope in group.scopes
+        ]
+        unique = dict.fromkeys(chain.from_iterable(part.ids for part in slices))
+        kept = self._sampled.known(unique)
+        waiting, vetoed = self._judge_fresh(slices, [trace_id for trace_id in unique if trace_id not in kept], kept, now)
+        pieces = self._release(kept, vetoed)
+        stays = self._hold(slices, waiting)
+        goes, groups = self._pass(batch, slices, kept)
+        total = sum(len(part.ids) for part in slices)
+        self._book(slices, vetoed, total - goes - stays)
+        pieces += self._expire(now)
+        self._report.flush(now, self._held)
+        if goes == total and not pieces and not self.config.record_policy:
+            return batch
+        return batch.replace(merged(groups, pieces)) if goes or pieces else None
+
+    def tick(self, now: float) -> Batch | None:
+        """Judge what has waited long enough."""
+        pieces = self._expire(now)
+        self._report.flush(now, self._held)
+        return _released(pieces)
+
+    def drain(self) -> Batch | None:
+        """Judge everything held, or drop it, as drop_pending_traces_on_shutdown says."""
+        pieces: list[Piece] = []
+        for trace in self._held.overdue(float("inf")):
+            if self.config.drop_pending_traces_on_shutdown:
+                self._report.dropped(trace.spans, "shutdown")
+            else:
+                pieces += self._end(trace, "sampled")
+        self._report.flush(None, self._held)
+        return _released(pieces)
+
+    def held(self) -> int:
+        """Undecided spans."""
+        return self._held.spans
+
+    def _judge_fresh(
+        self, slices: Sequence[Slice], fresh: list[bytes], kept: dict[bytes, Verdict], now: float
+    ) -> tuple[dict[bytes, Trace], dict[bytes, str]]:
+        """Add to `kept` what is sampled from now on; returns the traces that must wait and, by policy, the vetoed ones."""
+        known = self._held.traces
+        late = self._dropped.known(fresh)
+        held = {trace_id: known[trace_id] for trace_id in fresh if trace_id in known}
+        bits, times = self._states(slices, fresh, late, held)
+        waiting: dict[bytes, Trace] = {}
+        vetoed: dict[bytes, str] = {}
+        verdict = self._judge.verdict
+        for trace_id, state in bits.items():
+            decision = verdict(state, trace_id in late or not _valid(trace_id))
+            if decision is UNDECIDED:
+                trace = held.get(trace_id) or Trace(trace_id, now, state, *times.get(trace_id, (0, 0)))
+                trace.bits = state
+                waiting[trace_id] = trace
+            elif decision.sampled:
+                kept[trace_id] = decision
+                self._dropped.forget(trace_id)
+                self._remember(trace_id, decision, state)
+            else:
+                vetoed[trace_id] = decision.policy
+                self._remember(trace_id, decision, state, again=trace_id in late)
+        self._report.new(len(fresh) - len(late) - len(held))
+        return waiting, vetoed
+
+    def _states(
+        self, slices: Sequence[Slice], fresh: list[bytes], late: Mapping[bytes, int], held: Mapping[bytes, Trace]
+    ) -> tuple[dict[bytes, int], dict[bytes, tuple[int, int]]]:
+        """All bits known of each trace; its times where a policy needs them."""
+        evidence, verdict = self._evidence, self._judge.verdict
+        bits = evidence.fixed(fresh)
+        for trace_id, state in late.items():
+            bits[trace_id] |= state
+        for trace_id, trace in held.items():
+            bits[trace_id] |= trace.bits
+        undecided = {trace_id for trace_id, state in bits.items() if verdict(state, False) is UNDECIDED}
+        if not undecided:
+            return bits, {}
+        times = evidence.times(slices, undecided)
+        for trace_id, (start, end) in times.items():
+            if trace_id in held:
+                start, end = held[trace_id].extend(start, end)
+            bits[trace_id] |= evidence.lasting(start, end)
+        for trace_id, found in evidence.find(slices, undecided).items():
+            bits[trace_id] |= found
+        return bits, times
+
+    def _remember(self, trace_id: bytes, verdict: Verdict, state: int, again: bool = False) -> None:
+        if not again:
+            self._report.decided(verdict, state)
+        if not _valid(trace_id):
+            return
+        if verdict.sampled:
+            self._sampled.put(trace_id, verdict)
+        else:
+            self._dropped.put(trace_id, state)
+
+    def _book(self, slices: Sequence[Slice], vetoed: Mapping[bytes, str], dropped: int) -> None:
+        if dropped and any(vetoed.values()):
+            by_policy = Counter(vetoed[trace_id] for part in slices for trace_id in part.ids if trace_id in vetoed)
+            for policy, spans in by_policy.items():
+                self._report.dropped(spans, "sampled", policy)
+        else:
+            self._report.dropped(dropped, "sampled")
+
+    def _release(self, kept: Mapping[bytes, Verdict], vetoed: Mapping[bytes, str]) -> list[Piece]:
+        """What was held of traces that now have a verdict: pieces that go on; the rest is booked."""
+        pieces: list[Piece] = []
+        if self._held.traces:
+            for trace_id in [trace_id for trace_id in kept if trace_id in self._held.traces]:
+                pieces += self._sent(self._held.take(trace_id), kept[trace_id])
+            for trace_id in [trace_id for trace_id in vetoed if trace_id in self._held.traces]:
+                self._report.dropped(self._held.take(trace_id).spans, "sampled", vetoed[trace_id])
+        return pieces
+
+    def _hold(self, slices: Sequence[Slice], waiting: Mapping[bytes, Trace]) -> int:
+        before = self._held.spans
+        for part in slices if waiting else ():
+            spans: defaultdict[bytes, list[bytes]] = defaultdict(list)
+            for trace_id, item in zip(part.ids, part.scope.items, strict=True):
+                if trace_id in waiting:
+                    spans[trace_id].append(item)
+            for trace_id, items in spans.items():
+                self._held.add(waiting[trace_id], (part.header, part.scope.header, items))
+        return self._held.spans - before
+
+    def _expire(self, now: float) -> list[Piece]:
+        """Judge what has waited for decision_wait, and the oldest as long as there is not enough room."""
+        pieces: list[Piece] = []
+        for trace in self._held.overdue(now - self.config.decision_wait):
+            pieces += self._end(trace, "sampled")
+        for trace in self._held.surplus():
+            self._report.early()
+            pieces += self._end(trace, "buffer_full")
+        return pieces
+
+    def _end(self, trace: Trace, reason: str) -> list[Piece]:
+        """Judge a trace as it stands."""
+        verdict = self._judge.verdict(trace.bits, True)
+        self._remember(trace.id, verdict, trace.bits)
+        if verdict.sampled:
+            return self._sent(trace, verdict)
+        self._report.dropped(trace.spans, reason, verdict.policy)
+        return []
+
+    def _sent(self, trace: Trace, verdict: Verdict) -> list[Piece]:
+        self._report.kept(verdict.policy, trace.spans)
+        if not self.config.record_policy:
+            return trace.pieces
+        return [(group, scope, [marked(item, verdict) for item in items]) for group, scope, items in trace.pieces]
+
+    def _pass(self, batch: Batch, slices: Sequence[Slice], kept: Mapping[bytes, Verdict]) -> tuple[int, list[Group]]:
+        """How many spans of the batch go on, and they themselves."""
+        total, parts, groups = 0, iter(slices), []
+        for group in batch.groups:
+            scopes = []
+            for scope in group.scopes:
+                ids = next(parts).ids
+                positions = [position for position, trace_id in enumerate(ids) if trace_id in kept]
+                if len(positions) < len(ids):
+                    scope = scope.keep(positions)
+                verdicts = [kept[ids[position]] for position in positions]
+                for verdict, spans in Counter(verdicts).items():
+                    self._report.kept(verdict.policy, spans)
+                if self.config.record_policy:
+                    items = [marked(item, verdict) for item, verdict in zip(scope.items, verdicts, strict=True)]
+                    scope = Scope(scope.header, items, scope.heads)
+                total += len(positions)
+                scopes.append(scope)
+            groups.append(Group(group.header, scopes))
+        return total, groups
+
+
+def _released(pieces: list[Piece]) -> Batch | None:
+    return Batch(Signal.TRACES, merged([], pieces)) if pieces else None
+
+
+def _valid(trace_id: bytes) -> bool:
+    return len(trace_id) == 16 and trace_id != _ZERO
