@@ -114,6 +114,10 @@ class Meters:
         """A histogram with the given upper bounds."""
         return self._make(Histogram, name, text, labels, derived, cap, buckets=buckets)
 
+    def find(self, name: str) -> Instrument | None:
+        """The instrument of that name, None when nobody made it."""
+        return self._made.get(name)
+
     def _make(
         self, kind: Any, name: str, text: str, labels: Sequence[str], derived: bool, cap: int | None, **options: Any
     ) -> Instrument:
