@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import ssl
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d)")
@@ -42,10 +43,29 @@ def _utf8_bytes(value: object) -> object:
     return value
 
 
+def listen_address(endpoint: str) -> tuple[str | None, int]:
+    """Host (None for all addresses) and port of `host:port`. Raises ValueError with the fix.
+
+    `localhost` is 127.0.0.1: otelcol listens on the first address of a name only, and not every host has IPv6.
+    """
+    host, _, port = endpoint.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        raise ValueError(f"{endpoint!r} is not an address to listen on: write localhost:4317 or 0.0.0.0:4317")
+    host = host.strip("[]")
+    return ("127.0.0.1" if host == "localhost" else host or None), int(port)
+
+
+def _listen(value: str) -> str:
+    listen_address(value)
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(seconds), PlainSerializer(_text, return_type=str, when_used="json")]
 """Seconds, written as a Go duration."""
 ByteSize = Annotated[int, BeforeValidator(_utf8_bytes), Field(ge=0)]
 """Bytes, written as a number or as 256KiB, 64MiB."""
+Listen = Annotated[str, AfterValidator(_listen)]
+"""`host:port` to listen on; an empty host means all addresses."""
 Secret = SecretStr
 """Text that is never printed: `get_secret_value()` at the one place of use."""
 
@@ -87,6 +107,19 @@ class ServerTLS(Config):
         chain = Path(self.cert_file).read_bytes() if self.cert_file else self.cert_pem.get_secret_value().encode()
         key = Path(self.key_file).read_bytes() if self.key_file else self.key_pem.get_secret_value().encode()
         return chain, key
+
+    def context(self) -> ssl.SSLContext:
+        """For an HTTP listener. Raises OSError or ssl.SSLError when a file is unusable."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca_file or None)
+        context.verify_mode = ssl.CERT_REQUIRED if self.client_ca_file else ssl.CERT_NONE
+        context.minimum_version = ssl.TLSVersion.TLSv1_3 if self.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+        if self.max_version:
+            context.maximum_version = ssl.TLSVersion.TLSv1_3 if self.max_version == "1.3" else ssl.TLSVersion.TLSv1_2
+        with NamedTemporaryFile(suffix=".pem") as file:  # ssl reads keys from files only; nobody else may read this one
+            file.write(b"\n".join(self.certificate()))
+            file.flush()
+            context.load_cert_chain(file.name)
+        return context
 
 
 class ClientTLS(Config):
