@@ -24,7 +24,7 @@ class Instrument:
 
     def __init__(self, family: Any, labels: Sequence[str], cap: int, overflow: Instrument | None) -> None:
         self._family = family
-        self._labels = tuple(labels)
+        self.labels = tuple(labels)
         self._cap = cap
         self._overflow = overflow
         self._seen: tuple[set[str], ...] = tuple(set() for _ in labels)
@@ -33,8 +33,8 @@ class Instrument:
     def _child(self, values: tuple[str, ...]) -> Any:
         child = self._children.get(values)
         if child is None:
-            if len(values) != len(self._labels):
-                raise ValueError(f"{len(values)} label values for labels {self._labels}")
+            if len(values) != len(self.labels):
+                raise ValueError(f"{len(values)} label values for labels {self.labels}")
             capped = tuple(self._capped(i, value) for i, value in enumerate(values))
             child = self._children.get(capped)
             if child is None:
@@ -49,7 +49,7 @@ class Instrument:
             seen.add(value)
             return value
         if self._overflow is not None:
-            self._overflow.add(1, self._labels[index])
+            self._overflow.add(1, self.labels[index])
         return OVERFLOW
 
     def add(self, amount: float, *labels: str) -> None:
