@@ -17,13 +17,14 @@ from prometheus_client.exposition import choose_encoder
 
 from collector import __version__
 from collector.component import Host
+from collector.fields import listen_address
 from collector.meters import Meters
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-_STARTED = time.monotonic()
-_STATM = Path("/proc/self/statm")
+_LOADED = time.monotonic()
+_STATM, _STAT = Path("/proc/self/statm"), Path("/proc/self/stat")
 
 
 class SelfMetrics:
@@ -45,8 +46,7 @@ class SelfMetrics:
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         try:
-            # otelcol listens on the first address of localhost only, and a host without IPv6 has no other
-            await web.TCPSite(runner, "127.0.0.1" if self.host == "localhost" else self.host or None, self.port).start()
+            await web.TCPSite(runner, *listen_address(f"[{self.host}]:{self.port}")).start()
         except BaseException:
             await runner.cleanup()
             raise
@@ -103,9 +103,8 @@ def without_suffix(counter: Metric) -> Metric:
 
 def process_metrics() -> Iterator[Metric]:
     """Uptime, CPU and memory of this process, and what was built."""
-    times = os.times()
-    yield _one("otelcol_process_uptime", "Uptime of the process in seconds.", "counter", time.monotonic() - _STARTED)
-    yield _one("otelcol_process_cpu_seconds", "Total CPU user and system time in seconds.", "counter", times.user + times.system)
+    yield _one("otelcol_process_uptime", "Uptime of the process in seconds.", "counter", _uptime())
+    yield _one("otelcol_process_cpu_seconds", "Total CPU user and system time in seconds.", "counter", time.process_time())
     if (resident := _resident()) is not None:
         yield _one("otelcol_process_memory_rss", "Total physical memory (resident set size) in bytes.", "gauge", resident)
     build = {"version": __version__, "python": platform.python_version()}
@@ -119,6 +118,14 @@ def _one(name: str, text: str, kind: str, value: float, labels: dict[str, str] |
     metric = Metric(name, text, kind)
     metric.add_sample(f"{name}_total" if kind == "counter" else name, labels or {}, value)
     return metric
+
+
+def _uptime() -> float:
+    try:
+        started = int(_STAT.read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, ValueError, IndexError, AttributeError):
+        return time.monotonic() - _LOADED
 
 
 def _resident() -> int | None:

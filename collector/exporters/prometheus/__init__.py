@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -26,8 +25,9 @@ from collector.errors import Permanent
 from collector.exporters.prometheus.exposition import PROTOBUF, Format, negotiate, write
 from collector.exporters.prometheus.families import families
 from collector.exporters.prometheus.names import Namer
+from collector.exporters.prometheus.page import join, leave
 from collector.exporters.prometheus.store import Shaping, Store
-from collector.fields import Duration, ServerTLS, without_type
+from collector.fields import Duration, Listen, ServerTLS, without_type
 from collector.meters import OVERFLOW, Meters
 from collector.model import Payload, Signal, open_envelope
 
@@ -66,7 +66,7 @@ class Prometheus(Exporter):
     class Config(fields.Config):
         """Options of otelcol's prometheus exporter, and ours: derived_metrics, max_label_values."""
 
-        endpoint: str = Field(min_length=1)
+        endpoint: Listen
         """Address to listen on, `host:port`; an empty host means all addresses."""
         path: str = Field("/metrics", pattern="^/")
         """Path of the metrics page."""
@@ -143,34 +143,22 @@ class Prometheus(Exporter):
         self._hidden: set[str] = set()
         self._folded_labels: set[str] = set()
         self._turn = asyncio.Lock()
-        self._runner: web.AppRunner | None = None
+        self._open = False
         self.store = _kept(meters, settings.id, config.shaping())
         self.store.report(self._fold, self._reject)
         self.clock = time.monotonic
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address is taken."""
-        from aiohttp import web
-
-        if self._runner is not None:
-            return
-        app = web.Application()
-        app.router.add_get(self.config.path, self._scrape)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await runner.setup()
-        host, port = _address(self.config.endpoint)
-        try:
-            await web.TCPSite(runner, host, port, ssl_context=_tls(self.config.tls)).start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
+        if not self._open:
+            await join(self.settings.meters, self.config.endpoint, self.config.tls, self._scrape)
+            self._open = True
 
     async def stop(self) -> None:
         """Close the port; the series stay for the component that takes over after a reload."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        if self._open:
+            self._open = False
+            await leave(self.settings.meters, self.config.endpoint, self._scrape)
 
     async def send(self, payload: Payload) -> int:
         """Merge one request; returns the data points that cannot be shown, each counted with its reason."""
@@ -222,6 +210,8 @@ class Prometheus(Exporter):
     async def _scrape(self, request: web.Request) -> web.Response:
         from aiohttp import web
 
+        if request.path != self.config.path:
+            raise web.HTTPNotFound(text=f"404: the metrics are at {self.config.path}\n")
         self.store.expire(self.clock() - self.config.metric_expiration)
         chosen = negotiate(request.headers.get("Accept", ""), openmetrics=self.config.enable_open_metrics)
         if sum(len(family.outputs) for family in self.store.families.values()) > BIG:
@@ -255,25 +245,3 @@ def _kept(meters: Meters, component: str, shaping: Shaping) -> Store:
     if found is None or found.shaping != shaping:
         found = stores[component] = Store(shaping)
     return found
-
-
-def _address(endpoint: str) -> tuple[str | None, int]:
-    host, _, port = endpoint.rpartition(":")
-    host = host.strip("[]")
-    return ("127.0.0.1" if host == "localhost" else host or None), int(port)
-
-
-def _tls(tls: ServerTLS | None) -> Any:
-    import ssl
-
-    if tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.client_ca_file or None)
-    context.verify_mode = ssl.CERT_REQUIRED if tls.client_ca_file else ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
-    chain, key = tls.certificate()
-    with NamedTemporaryFile(suffix=".pem") as file:  # ssl reads keys from files only; this one is ours alone
-        file.write(chain + b"\n" + key)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
