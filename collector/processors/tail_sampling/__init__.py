@@ -29,14 +29,14 @@ from pydantic import Field, field_validator, model_validator
 from collector import fields
 from collector.component import Processor, Settings
 from collector.model import Batch, Group, Scope, Signal
-from collector.otlp.heads import read_heads
 from collector.processors.tail_sampling.evidence import Errors, Evidence, Slice
 from collector.processors.tail_sampling.memory import Decisions, Held, Piece, Trace, merged
 from collector.processors.tail_sampling.policies import Policy
 from collector.processors.tail_sampling.report import Report, marked
-from collector.processors.tail_sampling.rules import UNDECIDED, Judge, Plan, Verdict
+from collector.processors.tail_sampling.rules import UNDECIDED, Plan, Verdict, Verdicts
 
-_ZERO = bytes(16)
+_ID = 16
+_ZERO = bytes(_ID)
 
 
 class DecisionCache(fields.Config):
@@ -100,7 +100,8 @@ class TailSampling(Processor):
         plan = Plan()
         for policy in config.policies:
             plan.add(policy)
-        self._judge = Judge(plan.rules, config.sample_on_first_match)
+        self._so_far = Verdicts(plan.rules, config.sample_on_first_match, ended=False)
+        self._at_end = Verdicts(plan.rules, config.sample_on_first_match, ended=True)
         self._evidence = Evidence(plan, config.errors)
         self._held = Held(config.max_bytes, config.num_traces)
         self._sampled: Decisions[Verdict] = Decisions(config.decision_cache.sampled_cache_size)
@@ -110,12 +111,7 @@ class TailSampling(Processor):
 
     def process(self, batch: Batch, now: float) -> Batch | None:
         """The spans of sampled traces, in order, with what was held of them."""
-        read_heads(batch)
-        slices = [
-            Slice(group.header, scope, [head.trace_id for head in scope.heads or ()])
-            for group in batch.groups
-            for scope in group.scopes
-        ]
+        slices = [Slice(group.header, scope) for group in batch.groups for scope in group.scopes]
         unique = dict.fromkeys(chain.from_iterable(part.ids for part in slices))
         kept = self._sampled.known(unique)
         waiting, vetoed = self._judge_fresh(slices, [trace_id for trace_id in unique if trace_id not in kept], kept, now)
@@ -138,12 +134,11 @@ class TailSampling(Processor):
 
     def drain(self) -> Batch | None:
         """Judge everything held, or drop it, as drop_pending_traces_on_shutdown says."""
-        pieces: list[Piece] = []
-        for trace in self._held.overdue(float("inf")):
-            if self.config.drop_pending_traces_on_shutdown:
-                self._report.dropped(trace.spans, "shutdown")
-            else:
-                pieces += self._end(trace, "sampled")
+        traces, pieces = self._held.overdue(float("inf")), []
+        if self.config.drop_pending_traces_on_shutdown:
+            self._report.dropped(sum(trace.spans for trace in traces), "shutdown")
+        else:
+            pieces = self._end(traces, "sampled")
         self._report.flush(None, self._held)
         return _released(pieces)
 
@@ -161,20 +156,23 @@ class TailSampling(Processor):
         bits, times = self._states(slices, fresh, late, held)
         waiting: dict[bytes, Trace] = {}
         vetoed: dict[bytes, str] = {}
-        verdict = self._judge.verdict
         for trace_id, state in bits.items():
-            decision = verdict(state, trace_id in late or not _valid(trace_id))
-            if decision is UNDECIDED:
-                trace = held.get(trace_id) or Trace(trace_id, now, state, *times.get(trace_id, (0, 0)))
-                trace.bits = state
-                waiting[trace_id] = trace
-            elif decision.sampled:
-                kept[trace_id] = decision
+            verdict = self._so_far[state]
+            if verdict is UNDECIDED:
+                if trace_id in held:
+                    waiting[trace_id] = held[trace_id]
+                    held[trace_id].bits = state
+                    continue
+                if trace_id not in late and len(trace_id) == _ID and trace_id != _ZERO:
+                    waiting[trace_id] = Trace(trace_id, now, state, *times.get(trace_id, (0, 0)))
+                    continue
+                verdict = self._at_end[state]
+            if verdict.sampled:
+                kept[trace_id] = verdict
                 self._dropped.forget(trace_id)
-                self._remember(trace_id, decision, state)
             else:
-                vetoed[trace_id] = decision.policy
-                self._remember(trace_id, decision, state, again=trace_id in late)
+                vetoed[trace_id] = verdict.policy
+            self._remember(trace_id, verdict, state, again=trace_id in late and not verdict.sampled)
         self._report.new(len(fresh) - len(late) - len(held))
         return waiting, vetoed
 
@@ -182,13 +180,13 @@ class TailSampling(Processor):
         self, slices: Sequence[Slice], fresh: list[bytes], late: Mapping[bytes, int], held: Mapping[bytes, Trace]
     ) -> tuple[dict[bytes, int], dict[bytes, tuple[int, int]]]:
         """All bits known of each trace; its times where a policy needs them."""
-        evidence, verdict = self._evidence, self._judge.verdict
+        evidence, so_far = self._evidence, self._so_far
         bits = evidence.fixed(fresh)
         for trace_id, state in late.items():
             bits[trace_id] |= state
         for trace_id, trace in held.items():
             bits[trace_id] |= trace.bits
-        undecided = {trace_id for trace_id, state in bits.items() if verdict(state, False) is UNDECIDED}
+        undecided = {trace_id for trace_id, state in bits.items() if so_far[state] is UNDECIDED}
         if not undecided:
             return bits, {}
         times = evidence.times(slices, undecided)
@@ -202,13 +200,13 @@ class TailSampling(Processor):
 
     def _remember(self, trace_id: bytes, verdict: Verdict, state: int, again: bool = False) -> None:
         if not again:
-            self._report.decided(verdict, state)
-        if not _valid(trace_id):
+            self._report.decided(verdict, state, 1)
+        if len(trace_id) != _ID or trace_id == _ZERO:
             return
         if verdict.sampled:
-            self._sampled.put(trace_id, verdict)
+            self._sampled.put((trace_id,), verdict)
         else:
-            self._dropped.put(trace_id, state)
+            self._dropped.put((trace_id,), state)
 
     def _book(self, slices: Sequence[Slice], vetoed: Mapping[bytes, str], dropped: int) -> None:
         if dropped and any(vetoed.values()):
@@ -241,22 +239,30 @@ class TailSampling(Processor):
 
     def _expire(self, now: float) -> list[Piece]:
         """Judge what has waited for decision_wait, and the oldest as long as there is not enough room."""
-        pieces: list[Piece] = []
-        for trace in self._held.overdue(now - self.config.decision_wait):
-            pieces += self._end(trace, "sampled")
-        for trace in self._held.surplus():
-            self._report.early()
-            pieces += self._end(trace, "buffer_full")
+        pieces = self._end(self._held.overdue(now - self.config.decision_wait), "sampled")
+        surplus = self._held.surplus()
+        if surplus:
+            self._report.early(len(surplus))
+            pieces += self._end(surplus, "buffer_full")
         return pieces
 
-    def _end(self, trace: Trace, reason: str) -> list[Piece]:
-        """Judge a trace as it stands."""
-        verdict = self._judge.verdict(trace.bits, True)
-        self._remember(trace.id, verdict, trace.bits)
-        if verdict.sampled:
-            return self._sent(trace, verdict)
-        self._report.dropped(trace.spans, reason, verdict.policy)
-        return []
+    def _end(self, traces: Sequence[Trace], reason: str) -> list[Piece]:
+        """Judge traces as they stand."""
+        pieces: list[Piece] = []
+        by_bits: defaultdict[int, list[Trace]] = defaultdict(list)
+        for trace in traces:
+            by_bits[trace.bits].append(trace)
+        for bits, alike in by_bits.items():
+            verdict = self._at_end[bits]
+            self._report.decided(verdict, bits, len(alike))
+            ids = [trace.id for trace in alike]
+            if verdict.sampled:
+                self._sampled.put(ids, verdict)
+                pieces += [piece for trace in alike for piece in self._sent(trace, verdict)]
+            else:
+                self._dropped.put(ids, bits)
+                self._report.dropped(sum(trace.spans for trace in alike), reason, verdict.policy)
+        return pieces
 
     def _sent(self, trace: Trace, verdict: Verdict) -> list[Piece]:
         self._report.kept(verdict.policy, trace.spans)
@@ -288,7 +294,3 @@ class TailSampling(Processor):
 
 def _released(pieces: list[Piece]) -> Batch | None:
     return Batch(Signal.TRACES, merged([], pieces)) if pieces else None
-
-
-def _valid(trace_id: bytes) -> bool:
-    return len(trace_id) == 16 and trace_id != _ZERO

@@ -28,6 +28,8 @@ Value = bytes | bool | int | float
 Attributes = list[tuple[bytes, Value]]
 _ANY = rb"[\x00-\xff]"
 _5XX = rb"\x12\x03\x18(?:[\xf4-\xff]\x03|[\x80-\xd7]\x04)"
+ERROR_STATUS = rb"\x18[\x02\x82]"
+"""Pattern of Status.code = 2 (field 3, one byte or padded); integer attributes can look the same."""
 _HTTP = rb"http\.(?:response\.)?status_code"
 
 

@@ -1,20 +1,22 @@
 """Which bits the spans of a request set, without decoding more than the spans that may set one.
 
-Trace ids, status codes and times come from heads. Attributes, and the errors that are not in the status (R-203), are searched as
-encoded bytes in one scan over all undecided spans; only what the scan marks is decoded, attributes alone.
+Errors, those in the status and the others of R-203, and attributes are searched as encoded bytes in one scan over the request;
+only spans that the scan marks are read. Heads of all spans are read for times and for status codes other than ERROR alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 
 from collector import fields
 from collector.model import Scope
+from collector.otlp.heads import SpanHead
 from collector.otlp.scan import EngineFailed, Scanner
 from collector.processors.tail_sampling.attributes import (
+    ERROR_STATUS,
     Attributes,
     Test,
     attribute_test,
@@ -23,6 +25,8 @@ from collector.processors.tail_sampling.attributes import (
     span_attributes,
 )
 from collector.processors.tail_sampling.rules import Plan
+
+_ERROR = 2
 
 
 class Errors(fields.Config):
@@ -38,13 +42,20 @@ class Errors(fields.Config):
     """Values of a span attribute `status`."""
 
 
-@dataclass(slots=True)
 class Slice:
     """One scope of a request with its group's header and, parallel to its items, their trace ids."""
 
-    header: bytes
-    scope: Scope
-    ids: list[bytes]
+    __slots__ = ("header", "ids", "scope")
+
+    def __init__(self, header: bytes, scope: Scope) -> None:
+        self.header, self.scope = header, scope
+        # every encoder writes the id first; reading it there is three times cheaper than a parse
+        self.ids = [item[2:18] if item[:2] == b"\n\x10" else SpanHead.FromString(item).trace_id for item in scope.items]
+
+    def heads(self) -> list[Any]:
+        """Heads parallel to the items."""
+        heads = self.scope.heads
+        return [SpanHead.FromString(item) for item in self.scope.items] if heads is None else heads
 
 
 class Evidence:
@@ -61,8 +72,13 @@ class Evidence:
             patterns += more
             tests += exact
         self._span_tests = _by_key(tests)
+        self._codes = plan.statuses if set(plan.statuses) - {_ERROR} else {}
+        self._error_pattern = 1 << len(patterns) if plan.statuses and not self._codes else 0
+        if self._error_pattern:
+            patterns.append(ERROR_STATUS)
+        self._attribute_patterns = (1 << len(patterns)) - 1 & ~self._error_pattern
         self._scanner = Scanner(patterns) if patterns else None
-        self._resources: dict[bytes, int] = {}
+        self._resource_bits: dict[bytes, int] = {}
 
     def fixed(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """The bits that a trace id sets by itself."""
@@ -76,7 +92,7 @@ class Evidence:
         """Earliest start and latest end of each wanted trace, nanoseconds; empty when no policy asks."""
         out: dict[bytes, tuple[int, int]] = {}
         for part in slices if self._plan.latencies else ():
-            for trace_id, head in zip(part.ids, part.scope.heads or (), strict=True):
+            for trace_id, head in zip(part.ids, part.heads(), strict=True):
                 if trace_id in wanted:
                     start, end = head.start_time_unix_nano, head.end_time_unix_nano
                     first, last = out.get(trace_id, (start, end))
@@ -91,55 +107,46 @@ class Evidence:
     def find(self, slices: Sequence[Slice], wanted: Collection[bytes]) -> dict[bytes, int]:
         """The bits that spans of wanted traces and their resources set."""
         found: dict[bytes, int] = {}
-        for trace_id, bits in self._statuses(slices):
-            if trace_id in wanted:
-                found[trace_id] = found.get(trace_id, 0) | bits
-        for trace_id, bits in self._by_attributes(slices, wanted):
-            found[trace_id] = found.get(trace_id, 0) | bits
+        for source in (self._statuses(slices), self._resources(slices), self._marked(slices)):
+            for trace_id, bits in source:
+                if bits and trace_id in wanted:
+                    found[trace_id] = found.get(trace_id, 0) | bits
         return found
 
     def _statuses(self, slices: Iterable[Slice]) -> Iterator[tuple[bytes, int]]:
-        statuses = self._plan.statuses
-        for part in slices if statuses else ():
-            codes = [head.status.code for head in part.scope.heads or ()]
-            for number, bits in statuses.items():
-                if number in codes:
-                    for trace_id, code in zip(part.ids, codes, strict=True):
-                        if code == number:
-                            yield trace_id, bits
+        for part in slices if self._codes else ():
+            for trace_id, head in zip(part.ids, part.heads(), strict=True):
+                yield trace_id, self._codes.get(head.status.code, 0)
 
-    def _by_attributes(self, slices: Iterable[Slice], wanted: Collection[bytes]) -> Iterator[tuple[bytes, int]]:
-        owners: list[bytes] = []
-        items: list[bytes] = []
-        for part in slices:
-            chosen = [position for position, trace_id in enumerate(part.ids) if trace_id in wanted]
-            mine = [part.ids[position] for position in chosen]
+    def _marked(self, slices: Sequence[Slice]) -> Iterator[tuple[bytes, int]]:
+        if self._scanner is None:
+            return
+        items = [item for part in slices for item in part.scope.items] if len(slices) > 1 else slices[0].scope.items
+        owners = [trace_id for part in slices for trace_id in part.ids] if len(slices) > 1 else slices[0].ids
+        try:
+            marks = self._scanner.scan(items).marks
+        except EngineFailed:  # nothing is known, so everything must be read
+            marks = dict.fromkeys(range(len(items)), -1)
+        for position, patterns in marks.items():
+            item, bits = items[position], 0
+            if patterns & self._error_pattern and SpanHead.FromString(item).status.code == _ERROR:
+                bits = self._plan.statuses[_ERROR]
+            if patterns & self._attribute_patterns:
+                bits |= _test(span_attributes(item), self._span_tests)
+            yield owners[position], bits
+
+    def _resources(self, slices: Iterable[Slice]) -> Iterator[tuple[bytes, int]]:
+        for part in slices if self._resource_tests else ():
             bits = self._resource(part.header)
             if bits:
-                yield from ((trace_id, bits) for trace_id in mine)
-            owners += mine
-            items += [part.scope.items[position] for position in chosen]
-        for position in self._candidates(items):
-            bits = _test(span_attributes(items[position]), self._span_tests)
-            if bits:
-                yield owners[position], bits
-
-    def _candidates(self, items: Sequence[bytes]) -> Iterable[int]:
-        if self._scanner is None:
-            return ()
-        try:
-            return self._scanner.scan(items).marks
-        except EngineFailed:  # nothing is known, so everything must be read
-            return range(len(items))
+                yield from ((trace_id, bits) for trace_id in part.ids)
 
     def _resource(self, header: bytes) -> int:
-        if not self._resource_tests:
-            return 0
-        bits = self._resources.get(header)
+        bits = self._resource_bits.get(header)
         if bits is None:
-            if len(self._resources) >= 1000:
-                self._resources.clear()
-            bits = self._resources[header] = _test(resource_attributes(header), self._resource_tests)
+            if len(self._resource_bits) >= 1000:
+                self._resource_bits.clear()
+            bits = self._resource_bits[header] = _test(resource_attributes(header), self._resource_tests)
         return bits
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -64,21 +64,32 @@ class Held:
         self.spans -= trace.spans
         return trace
 
-    def overdue(self, since: float) -> Iterator[Trace]:
+    def overdue(self, since: float) -> list[Trace]:
         """Remove and return the traces held since then or longer."""
+        out: list[Trace] = []
         while self.traces:
-            trace = next(iter(self.traces.values()))
+            trace_id, trace = self.traces.popitem(last=False)
             if trace.since > since:
-                return
-            self.take(trace.id)
-            yield trace
+                self.traces[trace_id] = trace
+                self.traces.move_to_end(trace_id, last=False)
+                break
+            out.append(trace)
+        self._left(out)
+        return out
 
-    def surplus(self) -> Iterator[Trace]:
+    def surplus(self) -> list[Trace]:
         """Remove and return the oldest traces until the rest has room."""
-        while self.size > self._max_bytes or len(self.traces) > self._max_traces:
-            trace = next(iter(self.traces.values()))
-            self.take(trace.id)
-            yield trace
+        out: list[Trace] = []
+        over = self.size - self._max_bytes
+        while over > 0 or len(self.traces) > self._max_traces:
+            out.append(self.traces.popitem(last=False)[1])
+            over -= out[-1].size
+        self._left(out)
+        return out
+
+    def _left(self, traces: list[Trace]) -> None:
+        self.size -= sum(trace.size for trace in traces)
+        self.spans -= sum(trace.spans for trace in traces)
 
 
 class Decisions(Generic[V]):
@@ -98,17 +109,17 @@ class Decisions(Generic[V]):
         found = {trace_id: new[trace_id] for trace_id in ids if trace_id in new}
         for trace_id in [trace_id for trace_id in ids if trace_id in old]:
             found[trace_id] = old.pop(trace_id)
-            self.put(trace_id, found[trace_id])
+            self.put((trace_id,), found[trace_id])
         return found
 
-    def put(self, trace_id: bytes, decision: V) -> None:
-        """Remember a decision."""
+    def put(self, ids: Sequence[bytes], decision: V) -> None:
+        """Remember a decision about some traces."""
         if not self._limit:
             return
-        self._new[trace_id] = decision
-        if len(self._new) > self._limit:
-            del self._new[trace_id]
-            self._old, self._new = self._new, {trace_id: decision}
+        ids = ids[-self._limit :]
+        if len(self._new) + len(ids) > self._limit:
+            self._old, self._new = self._new, {}
+        self._new.update(dict.fromkeys(ids, decision))
 
     def forget(self, trace_id: bytes) -> None:
         """Drop a decision that has been revised."""

@@ -48,10 +48,10 @@ class Report:
         """Traces seen for the first time."""
         self._new.add(traces)
 
-    def decided(self, verdict: Verdict, bits: int) -> None:
-        """One trace has its verdict."""
+    def decided(self, verdict: Verdict, bits: int, traces: int) -> None:
+        """Traces have their verdict for the first time."""
         kind = "all" if not self._errors else "error" if bits & self._errors else "clean"
-        self._decided[verdict, kind] += 1
+        self._decided[verdict, kind] += traces
 
     def kept(self, policy: str, spans: int) -> None:
         """Spans that go on."""
@@ -63,9 +63,9 @@ class Report:
             self._dropped_spans[policy or "none"] += spans
             self._book(Signal.TRACES, spans, reason)
 
-    def early(self) -> None:
-        """A trace was judged for want of room."""
-        self._early.add(1)
+    def early(self, traces: int) -> None:
+        """Traces judged for want of room."""
+        self._early.add(traces)
 
     def flush(self, now: float | None, held: Held) -> None:
         """Move the sums into the meters."""

@@ -92,23 +92,24 @@ class Verdict:
 UNDECIDED = Verdict(None)
 
 
-class Judge:
-    """Verdicts by otelcol's precedence: drop, inverted-not-sample, sample, inverted-sample, else not sampled."""
+class Verdicts(dict[int, Verdict]):
+    """Verdicts by bits, made on first use, by otelcol's precedence: drop, inverted-not-sample, sample, inverted-sample.
 
-    def __init__(self, rules: Sequence[tuple[str, Rule]], first_match: bool) -> None:
+    `ended`: nothing more is expected, so what would be said now holds; else UNDECIDED as long as later spans can change it.
+    """
+
+    def __init__(self, rules: Sequence[tuple[str, Rule]], first_match: bool, ended: bool) -> None:
+        super().__init__()
         self._rules = tuple(rules)
         self._first_match = first_match
-        self._known: dict[tuple[int, bool], Verdict] = {}
+        self._ended = ended
 
-    def verdict(self, bits: int, ended: bool) -> Verdict:
-        """`ended`: nothing more is expected, so what would be said now holds."""
-        found = self._known.get((bits, ended))
-        if found is None:
-            found = self._known[bits, ended] = self._decide(bits, ended)
-        return found
+    def __missing__(self, bits: int) -> Verdict:
+        verdict = self[bits] = self._decide(bits)
+        return verdict
 
-    def _decide(self, bits: int, ended: bool) -> Verdict:
-        states = self._asked(bits, ended)
+    def _decide(self, bits: int) -> Verdict:
+        states = self._asked(bits)
         final = {answer: name for name, (answer, sure) in reversed(states.items()) if sure}
         may_veto = any(
             not sure and (answer is Answer.INVERT_SAMPLED or self._drops(name)) for name, (answer, sure) in states.items()
@@ -122,11 +123,11 @@ class Judge:
             return UNDECIDED
         return self._made(Answer.INVERT_SAMPLED in final, final.get(Answer.INVERT_SAMPLED, ""), states)
 
-    def _asked(self, bits: int, ended: bool) -> dict[str, State]:
+    def _asked(self, bits: int) -> dict[str, State]:
         states: dict[str, State] = {}
         for name, rule in self._rules:
             answer, sure = rule.answer(bits)
-            states[name] = answer, sure or ended
+            states[name] = answer, sure or self._ended
             if self._first_match and answer is Answer.SAMPLED and states[name][1]:
                 break
         return states
