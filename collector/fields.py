@@ -68,6 +68,22 @@ Listen = Annotated[str, AfterValidator(_listen)]
 """`host:port` to listen on; an empty host means all addresses."""
 Secret = SecretStr
 """Text that is never printed: `get_secret_value()` at the one place of use."""
+Headers = Annotated[dict[str, Secret], BeforeValidator(lambda value: _headers(value))]
+"""Request headers, `name: value` or (otelcol) a list of `{name, value}`; RFC 9110 names, no control characters."""
+
+
+def _headers(value: object) -> object:
+    if isinstance(value, list) and all(isinstance(entry, dict) and set(entry) == {"name", "value"} for entry in value):
+        value = {entry["name"]: entry["value"] for entry in value}
+    if not isinstance(value, dict):
+        return value
+    out = {key: str(item) if isinstance(item, int) and not isinstance(item, bool) else item for key, item in value.items()}
+    for key, item in out.items():
+        if not isinstance(key, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", key):
+            raise ValueError("a header name holds letters, digits and - only")
+        if isinstance(item, str) and not re.fullmatch(r"[\t\x20-\x7e\x80-\U0010ffff]*", item):
+            raise ValueError(f"the value of header {key} holds a line break or control character")
+    return out
 
 
 class Config(BaseModel):
