@@ -1,0 +1,46 @@
+# Targets: setup fmt check test e2e bench docs run image. Everything a target needs, it sets up first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.PHONY: setup fmt check test e2e bench docs run image
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(STAMP)
+
+fmt: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python bench/size.py
+
+test: setup
+	$(BIN)/python -m pytest -m "not e2e" -n 2 --cov --cov-report=term:skip-covered
+	$(BIN)/python bench/size.py --ratio
+
+e2e: setup
+	tests/e2e/setup.sh
+	$(BIN)/python -m pytest -m e2e tests/e2e
+
+bench: setup
+	$(BIN)/python -m bench.smoke
+
+docs: setup
+	$(BIN)/python docs/generate.py
+
+run: setup
+	@$(BIN)/otel-sidecar run --dev --sample
+
+image:
+	docker build --tag otel-sidecar:dev .

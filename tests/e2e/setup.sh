@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Everything `make e2e` needs besides the Python environment: Debian packages, the real backends, the other clients.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+declare -A package=([prometheus]=prometheus [promtool]=prometheus [amtool]=prometheus-alertmanager [node]=nodejs [npm]=npm)
+missing=()
+for command in "${!package[@]}"; do
+  command -v "$command" >/dev/null || missing+=("${package[$command]}")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  as_root=(); [ "$(id -u)" = 0 ] || as_root=(sudo)
+  "${as_root[@]}" apt-get update -q
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+"$here/build_backends.sh"
+"$here/build_clients.sh"

@@ -1,0 +1,60 @@
+"""meters: instruments that survive a reload and never explode."""
+
+import pytest
+
+from collector.meters import OVERFLOW, Meters
+
+
+def test_the_same_name_is_the_same_instrument():
+    meters = Meters()
+    meters.counter("a", "text", ("x",)).add(1, "1")
+    meters.counter("a", "text", ("x",)).add(2, "1")
+    assert meters.counter("a", "text", ("x",)).value("1") == 3
+    assert meters.find("a") is meters.counter("a", "text", ("x",))
+    assert meters.find("b") is None
+
+
+def test_a_label_has_at_most_99_values_and_sums_stay_exact():
+    """R-504 (partly)."""
+    meters = Meters()
+    counter = meters.counter("calls", "text", ("model",), derived=True)
+    for number in range(500):
+        counter.add(1, f"m{number}")
+    series = counter.series()
+    shown = {sample.labels["model"] for family in meters.derived.collect() for sample in family.samples}
+    assert len(shown) == 99
+    assert OVERFLOW in shown
+    total = sum(sample.value for family in meters.derived.collect() for sample in family.samples)
+    assert total == 500
+    assert sum(series.values()) == 500
+    assert meters.find("label_overflow").value("model") == 402
+
+
+def test_a_closed_label_set_has_no_cap():
+    counter = Meters().counter("items", "text", ("reason",), cap=0)
+    for number in range(150):
+        counter.add(1, str(number))
+    assert len(counter.series()) == 150
+
+
+def test_gauges_and_histograms_hold_values():
+    meters = Meters()
+    meters.gauge("g", "text").set(5)
+    meters.histogram("h", "text", ("x",), buckets=(1, 2)).observe(1.5, "a", exemplar={"trace_id": "1"})
+    assert meters.gauge("g", "text").value() == 5
+    assert meters.gauge("g", "text", ()).value("no such series") == 0
+    (family,) = [f for f in meters.own.collect() if f.name == "h"]
+    assert {s.labels.get("le"): s.value for s in family.samples if s.name == "h_bucket"} == {"1.0": 0, "2.0": 1, "+Inf": 1}
+
+
+def test_own_and_derived_families_are_apart():
+    meters = Meters()
+    meters.counter("own", "text").touch()
+    meters.counter("derived", "text", derived=True).touch()
+    assert "own" not in {f.name for f in meters.derived.collect()}
+    assert "derived" not in {f.name for f in meters.own.collect()}
+
+
+def test_a_wrong_number_of_labels_is_a_bug_that_shows():
+    with pytest.raises(ValueError, match="label values"):
+        Meters().counter("a", "text", ("x",)).add(1)
