@@ -32,7 +32,9 @@ class Hold(Protocol):
     def grow(self, size: int) -> None:
         """Reserve `size` more bytes before they are allocated. Raises errors.Refused when there is no room."""
 
-    def __enter__(self) -> Hold: ...
+    def __enter__(self) -> Hold:
+        """Start of the `with` block."""
+
     def __exit__(self, *exc: object) -> None: ...
 
 
@@ -52,8 +54,13 @@ class Budget(Protocol):
 class Host(Protocol):
     """What the running service shows to its components."""
 
-    budget: Budget
-    exporters: Mapping[str, Exporter]
+    @property
+    def budget(self) -> Budget:
+        """The process-wide byte budget."""
+
+    @property
+    def exporters(self) -> Mapping[str, Exporter]:
+        """All exporters by id."""
 
     def state(self) -> str:
         """`starting`, `running`, `draining` or `failed`."""

@@ -37,7 +37,7 @@ class ServiceHost:
     def __init__(self) -> None:
         self.meters = Meters()
         self.clock = Clock()
-        self.budget = ByteBudget(*limits())
+        self._budget = ByteBudget(*limits())
         self.ledger = Ledger(self.meters)
         self.log = logging.getLogger("collector.service")
         self.graph: Graph | None = None
@@ -47,6 +47,11 @@ class ServiceHost:
         self.reload: Callable[[], None] = lambda: None
         self._state = "starting"
         self._since = self.clock.wall()
+
+    @property
+    def budget(self) -> ByteBudget:
+        """The process-wide byte budget."""
+        return self._budget
 
     @property
     def exporters(self) -> dict[str, Exporter]:

@@ -18,6 +18,7 @@ from typing import Any
 from collector.catalog import Catalog
 from collector.component import Extension, Receiver
 from collector.config.load import Loaded, Resolved, config_error, load
+from collector.config.telemetry import Logs
 from collector.errors import ConfigError, SidecarError
 from collector.pipeline.admission import cgroup_limit, limits, resident_bytes
 from collector.pipeline.graph import Intake
@@ -55,9 +56,7 @@ def main(options: RunOptions) -> int:
     for warning in loaded.warnings:
         print(f"warning: {warning.render()}", file=sys.stderr)
     assert loaded.resolved is not None
-    telemetry = loaded.resolved.telemetry
-    log = OwnLog((options.log_level or telemetry.logs.level).upper(), options.log_format or "auto")
-    service.own_log = log
+    log = service.own_log = _own_log(options, loaded.resolved.telemetry.logs)
     _tune_memory()
     log.start()
     try:
@@ -67,12 +66,19 @@ def main(options: RunOptions) -> int:
         log.stop()
 
 
+def _own_log(options: RunOptions, settings: Logs) -> OwnLog:
+    level = (options.log_level or settings.level).upper()
+    style = options.log_format or {"console": "text", "json": "json"}.get(settings.encoding, "auto")
+    stream = sys.stderr if settings.output_paths[:1] == ["stderr"] else sys.stdout
+    return OwnLog("WARNING" if level == "WARN" else level, style, stream)
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
         return None
-    return uvloop.new_event_loop  # type: ignore[no-any-return]
+    return uvloop.new_event_loop
 
 
 def _tune_memory() -> None:
@@ -112,25 +118,22 @@ class Service:
     def _apply(self, resolved: Resolved) -> None:
         cgroup = cgroup_limit()
         limiter = next((d.config for d in resolved.processors.values() if d.type == "memory_limiter"), None)
-        given = (
-            (limiter.limit_mib, limiter.limit_percentage, limiter.spike_limit_mib, limiter.spike_limit_percentage)
-            if limiter is not None
-            else (0, 0, 0, 0)
-        )
-        self.host.budget.configure(*limits(*given, cgroup=cgroup))
+        names = ("limit_mib", "limit_percentage", "spike_limit_mib", "spike_limit_percentage")
+        mib, percentage, spike, spike_percentage = (getattr(limiter, name, 0) for name in names)
+        self.host.budget.configure(*limits(mib, percentage, spike, spike_percentage, cgroup))
         if self.host.digest:
             self._info.set(0, self.host.digest)
         self.host.digest = resolved.digest
         self._info.set(1, resolved.digest)
         self._reload_ok.set(1)
         self.host.reload_error = ""
-        self._filter_own_log(resolved)
 
-    def _filter_own_log(self, resolved: Resolved) -> None:
-        if self.own_log is not None and any(d.type == "redaction" for d in resolved.processors.values()):
-            from collector.processors.redaction.redactor import Redactor
-
-            self.own_log.clean = Redactor().text
+    def _clean_own_log(self, graph: Graph) -> None:
+        """Own log lines pass the redactor that the configuration has (R-306)."""
+        found = (getattr(processor, "redactor", None) for processor in graph.processors.values())
+        redactor = next((r for r in found if r is not None), None)
+        if self.own_log is not None:
+            self.own_log.clean = redactor.text if redactor is not None else str
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
@@ -158,6 +161,7 @@ class Service:
     async def _start(self, resolved: Resolved) -> None:
         self._apply(resolved)
         graph = self.host.graph = Builder(resolved, self.host, None).build()
+        self._clean_own_log(graph)
         await self._self_metrics(resolved)
         await start_each(graph.extensions.items(), "extension", lambda e: e.start())
         await start_each(graph.exporters.items(), "exporter", lambda e: e.start())
@@ -275,6 +279,7 @@ class Service:
             graph.destinations[name].start()
         adopt(graph, old)
         self.host.graph = graph
+        self._clean_own_log(graph)
         self._apply(resolved)
         await self._self_metrics(resolved)
         await self._retire(graph, old, gone["exporters"])
