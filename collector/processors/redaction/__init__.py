@@ -1,0 +1,88 @@
+"""Takes personal data and secrets out of traces, metrics and logs.
+
+Example:
+    {}
+"""
+
+from __future__ import annotations
+
+from collector.component import Processor, Settings
+from collector.errors import Refused
+from collector.model import Batch, Signal
+from collector.otlp.scan import EngineFailed, Hits, Scanner
+from collector.processors.redaction.config import RedactionConfig
+from collector.processors.redaction.edit import Edit
+from collector.processors.redaction.redactor import Redactor
+
+
+class Redaction(Processor):
+    """One scan over all encoded items; only items with a hit are decoded, edited and encoded again.
+
+    A request without any hit goes on as the same object, byte-identical. What fails is replaced or dropped, and counted: never
+    passed on. Raises errors.Refused when no pattern engine works.
+    """
+
+    Config = RedactionConfig
+
+    def __init__(self, config: RedactionConfig, settings: Settings) -> None:
+        super().__init__(config, settings)
+        self.redactor: Redactor = config.build()
+        self._scanner = Scanner(self.redactor.masks.patterns)
+        self._enforcing = config.mode == "enforce"
+        counter = settings.meters.counter
+        self._detections = counter(
+            "pii_detections", "Findings in what is sent on.", ("pii_type", "signal", "action", "detector"), derived=True, cap=0
+        )
+        self._fail_closed = counter("pii_fail_closed", "Values, items or requests given up.", ("reason",), derived=True, cap=0)
+        self._floods = counter("pii_floods", "Items with too many candidates.", ("signal",), derived=True, cap=0)
+        self._dropped = counter("pii_dropped_records", "Items dropped by redaction.", ("signal",), derived=True, cap=0)
+        self._unknown = counter(
+            "pii_unknown_fields_dropped", "Edited items that lost unknown fields.", ("signal",), derived=True, cap=0
+        )
+        self._bytes = counter("pii_scan_bytes", "Bytes searched.", ("signal",), derived=True, cap=0)
+        self._engine = settings.meters.gauge("pii_engine_info", "Pattern engine in use.", ("engine",), derived=True, cap=0)
+        settings.meters.gauge("pii_enforcing", "0 while findings are only counted.", derived=True).set(float(self._enforcing))
+        for reason in ("error", "budget", "depth", "undecodable", "engine", "json"):
+            self._fail_closed.touch(reason)
+
+    def process(self, batch: Batch, now: float) -> Batch | None:
+        """The batch without findings; the same object when there were none, None when nothing is left."""
+        parts = batch.items()
+        for group in batch.groups:
+            parts.append(group.header)
+            parts.extend(scope.header for scope in group.scopes)
+        hits = self._scan(parts, batch.signal)
+        if not hits.marks:
+            return batch
+        edit = Edit(self.redactor, self.config, hits, self.settings.drop if self._enforcing else _count_nothing)
+        result = edit.run(batch)
+        self._book(edit, batch.signal)
+        if not self._enforcing or result is batch:
+            return batch
+        return result if result.groups else None
+
+    def _scan(self, parts: list[bytes], signal: Signal) -> Hits:
+        try:
+            hits = self._scanner.scan(parts, self.config.limits.max_hits)
+        except EngineFailed as error:
+            self._fail_closed.add(1, "engine")
+            raise Refused(f"redaction: {error}", reason="redaction") from None
+        self._engine.set(1, self._scanner.engine)
+        self._bytes.add(sum(map(len, parts)), signal.value)
+        if hits.floods:
+            self._floods.add(len(hits.floods), signal.value)
+        return hits
+
+    def _book(self, edit: Edit, signal: Signal) -> None:
+        for (kind, action), count in edit.report.detections.items():
+            shown = action if self._enforcing else "detect_only"
+            self._detections.add(count, kind, signal.value, shown, "sidecar")
+        for reason, count in edit.report.failures.items():
+            self._fail_closed.add(count, reason)
+        if self._enforcing:
+            self._unknown.add(edit.unknown, signal.value)
+            self._dropped.add(edit.lost, signal.value)
+
+
+def _count_nothing(signal: Signal, count: int, reason: str) -> None:
+    """Dry run: nothing is dropped."""

@@ -1,0 +1,263 @@
+"""Settings of `redaction` and how they become rules."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import os
+import re
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from collector.fields import ByteSize, Config, Secret, without_type
+from collector.processors.redaction import finders, secrets
+from collector.processors.redaction.actions import CHECKSUM, KEY_NAME, SECRET, SHAPE, Pseudonyms, Rule
+from collector.processors.redaction.prefilter import GROUPS
+from collector.processors.redaction.redactor import Redactor
+
+Action = Literal["redact", "mask", "pseudonym", "hmac", "drop_attribute", "drop_record", "detect_only"]
+SECRET_VARIABLES = ("SLACK_WEBHOOK_URL", "PAGERDUTY_API_KEY", "SENTRY_DSN", "SMTP_PASSWORD")
+"""Environment variables whose values are secrets wherever they appear (R-304)."""
+
+_TABLE: dict[str, tuple[int, str, finders.Finder, bool]] = {
+    # type -> (rank, token, finder, on by default)
+    "email": (SHAPE, "[EMAIL]", finders.email, True),
+    "credit_card": (CHECKSUM, "[CARD]", finders.credit_card, True),
+    "iban": (CHECKSUM, "[IBAN]", finders.iban, True),
+    "us_ssn": (SHAPE, "[SSN]", finders.us_ssn, True),
+    "phone": (SHAPE, "[PHONE]", finders.phone, True),
+    "uk_nhs": (CHECKSUM, "[NHS]", finders.uk_nhs, True),
+    "passport": (SHAPE, "[PASSPORT]", finders.passport, True),
+    "dob": (SHAPE, "[DOB]", finders.dob, True),
+    "uk_nino": (SHAPE, "[NINO]", finders.uk_nino, True),
+    "ip_address": (SHAPE, "[IP]", finders.ip_address, False),
+    "client_ip": (SHAPE, "[IP]", lambda text, key: (), True),
+    "mac": (SHAPE, "[MAC]", finders.mac, False),
+    "key_name": (KEY_NAME, "[REDACTED]", lambda text, key: (), True),
+    **{name: (SECRET, f"[SECRET:{name.upper()}]", find, True) for name, find in secrets.SECRET_FINDERS.items()},
+}
+TYPES = tuple(_TABLE)
+"""Every built-in type."""
+
+
+class TypeConfig(Config):
+    """What happens to one type."""
+
+    enabled: bool = True
+    """Look for this type at all."""
+    action: Action | None = None
+    """redact, mask, pseudonym (alias hmac), drop_attribute, drop_record or detect_only; default: the type's own."""
+    keep_first: int = Field(0, ge=0, le=16)
+    """mask: letters and digits to keep at the start, never more than half."""
+    keep_last: int = Field(0, ge=0, le=16)
+    """mask: letters and digits to keep at the end, never more than half."""
+    tail: str = ""
+    """mask: this text instead of asterisks behind the kept start, such as `***`."""
+    text: str = ""
+    """redact: this text instead of the typed token."""
+    allow: list[str] = Field([])
+    """Globs of values that may pass, such as `*@example.com`."""
+    any_case: bool = False
+    """iban: find lower case without the word `iban` nearby (makes every scan dearer)."""
+
+    @field_validator("tail", "text")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if re.search(r'["\\\x00-\x1f]', value):
+            raise ValueError("must not hold quotes, backslashes or control characters: JSON would break")
+        return value
+
+
+class PseudonymConfig(Config):
+    """The key of deterministic tokens."""
+
+    key: Secret = Secret("")
+    """At least 32 bytes, hexadecimal or base64; the same key in all sidecars gives the same tokens."""
+    key_file: str = ""
+    """A file that holds the key; nobody but its owner may read it."""
+    algorithm: Literal["blake2b", "hmac-sha256"] = "blake2b"
+    """Keyed hash."""
+    digest_chars: int = Field(16, ge=8, le=32)
+    """Hexadecimal digits of a token."""
+
+    def build(self) -> Pseudonyms | None:
+        """Ready to use; None without key. Raises ValueError for an unusable key."""
+        text = self.key.get_secret_value() or (_read_key(self.key_file) if self.key_file else "")
+        if not text:
+            return None
+        return Pseudonyms(_decoded(text.strip()), algorithm=self.algorithm, digits=self.digest_chars)
+
+
+def _read_key(name: str) -> str:
+    try:
+        if os.stat(name).st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+            raise ValueError(f"key_file {name}: others may read or change it; run chmod 600 {name}")
+        return Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"key_file {name}: {getattr(error, 'strerror', None) or 'not text'}") from None
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        try:
+            key = base64.b64decode(text, validate=True)
+        except binascii.Error:
+            raise ValueError("the pseudonym key is neither hexadecimal nor base64") from None
+    if len(key) < 32:
+        raise ValueError(f"the pseudonym key has {len(key)} bytes, at least 32 are needed: openssl rand -hex 32")
+    return key
+
+
+class Keys(Config):
+    """Attribute keys with a rule of their own; globs on the dotted path, members of nested maps included."""
+
+    force: list[str] = Field([])
+    """The whole value goes, whatever it holds."""
+    exclude: list[str] = Field([])
+    """Only secrets are looked for here."""
+
+
+class Limits(Config):
+    """Bounds of the work on one request."""
+
+    max_hits: int = Field(2000, ge=10)
+    """More candidates than that in one item, and it is searched under the verify budget."""
+    verify_budget: ByteSize = 262144
+    """Bytes times types that may be verified in items with too many candidates; the rest becomes [REDACTED:budget]."""
+    max_depth: int = Field(16, ge=1, le=64)
+    """Nesting of attribute values; what lies deeper becomes [REDACTED:depth]."""
+
+
+class RedactionConfig(Config):
+    """Everything is optional: `redaction: {}` finds all default types in all signals."""
+
+    mode: Literal["enforce", "dry_run"] = "enforce"
+    """dry_run counts and changes nothing; it needs `allow_unredacted: true`."""
+    allow_unredacted: bool = False
+    """Confirms that `dry_run` lets personal data through."""
+    default_action: Action = "redact"
+    """Action of the types that have none of their own."""
+    types: dict[str, TypeConfig] = Field({})
+    """Per type; `secrets` stands for all secret types."""
+    pseudonym: PseudonymConfig = PseudonymConfig()
+    """Key and form of pseudonyms."""
+    keys: Keys = Keys()
+    """Rules by attribute key."""
+    scan_numbers: Literal["off", "large", "all"] = "large"
+    """Numbers to look at: none, those of at least 2^35 (card numbers), or all."""
+    limits: Limits = Limits()
+    """Bounds of the work on one request."""
+    allow_all_keys: bool = True
+    """Accepted without effect when true: every key is kept."""
+    summary: Literal["silent"] = "silent"
+    """otelcol's summary attributes; only `silent` is supported, counts are in pii_detections_total."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_yet(cls, value: Any) -> Any:
+        later = (
+            "allowed_keys ignored_keys ignored_key_patterns blocked_key_patterns blocked_values allowed_values custom overrides"
+        )
+        without_type(value, later, "built-in types, `keys.force` and `keys.exclude` are; a later version will read it")
+        without_type(value, "redact_all_types", "nested values and numbers are always looked into; see scan_numbers")
+        without_type(value, "hash_function hmac_key", "write types.<type>.action: pseudonym and pseudonym.key")
+        return without_type(value, "url_sanitizer db_sanitizer", "credentials in URLs are always found")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RedactionConfig:
+        if not self.allow_all_keys:
+            raise ValueError("allow_all_keys: false is not supported: it would delete every key without allowed_keys")
+        if self.mode == "dry_run" and not self.allow_unredacted:
+            raise ValueError("mode: dry_run forwards personal data; confirm with allow_unredacted: true")
+        for name, entry in self.types.items():
+            if name != "secrets" and name not in _TABLE:
+                raise ValueError(f'types: unknown type "{name}" (valid values: {" ".join(("secrets", *TYPES))})')
+            _check_secret(name, entry)
+        for glob in self.keys.force:
+            _gate(glob)
+        if self.pseudonym.build() is None and any(rule.action == "pseudonym" for rule in self.rules()):
+            raise ValueError("action pseudonym needs pseudonym.key or pseudonym.key_file: openssl rand -hex 32")
+        return self
+
+    def rules(self) -> list[Rule]:
+        """One rule per enabled type, in order of rank."""
+        found = [rule for name in _TABLE if (rule := self._rule(name)) is not None]
+        return sorted(found, key=lambda rule: rule.rank)
+
+    def _rule(self, name: str) -> Rule | None:
+        rank, token, find, on = _TABLE[name]
+        entry = self.types.get(name) or (self.types.get("secrets") if rank == SECRET else None)
+        if not (entry.enabled if entry else on):
+            return None
+        entry = entry or _DEFAULTS.get(name) or TypeConfig()
+        preset = _DEFAULTS.get(name)
+        action = entry.action or (preset.action if preset else None) or ("redact" if rank <= SECRET else self.default_action)
+        keep = entry if entry.keep_first or entry.keep_last or entry.tail else preset or entry
+        groups = GROUPS[name].split()
+        if name == "iban" and entry.any_case:
+            find, groups = finders.iban_any_case, ["iban_any"]
+        return Rule(
+            name,
+            rank,
+            entry.text or token,
+            tuple(groups if self.scan_numbers == "large" else _numberless(groups)),
+            find,
+            "pseudonym" if action == "hmac" else action,
+            keep.keep_first,
+            keep.keep_last,
+            keep.tail,
+            tuple(re.compile(fnmatch.translate(glob)) for glob in entry.allow),
+        )
+
+    def build(self, environment: dict[str, str] | None = None) -> Redactor:
+        """The compiled redactor; `environment`: variables whose secret values are looked for (default: the process's)."""
+        variables = os.environ if environment is None else environment
+        literals = [value for name in SECRET_VARIABLES if len(value := variables.get(name, "")) >= 6]
+        rules, extra = self.rules(), {}
+        if self.mode == "dry_run":
+            rules = [replace(rule, action="detect_only") for rule in rules]
+        if literals:
+            extra["literal"] = b"|".join(re.escape(value.encode()) for value in literals)
+            rules.insert(
+                0, Rule("configured_secret", SECRET, "[SECRET:CONFIGURED]", ("literal",), secrets.literal_finder(literals))
+            )
+        if self.keys.force:
+            extra["forced"] = b"|".join(_gate(glob) for glob in self.keys.force)
+            rules.append(Rule("key_forced", SECRET, "[REDACTED]", ("forced",), lambda text, key: ()))
+        return Redactor(
+            rules,
+            pseudonyms=self.pseudonym.build(),
+            exclude=self.keys.exclude,
+            force=self.keys.force,
+            extra_patterns=extra,
+        )
+
+
+_DEFAULTS = {
+    "credit_card": TypeConfig(action="mask", keep_last=4),
+    "iban": TypeConfig(action="mask", keep_first=4),
+}
+
+
+def _check_secret(name: str, entry: TypeConfig) -> None:
+    rank = SECRET if name == "secrets" else _TABLE[name][0]
+    if rank <= SECRET and entry.action in ("mask", "pseudonym", "hmac"):
+        raise ValueError(f"types.{name}: secrets are replaced as a whole, {entry.action} would keep a part or a trace")
+
+
+def _numberless(groups: list[str]) -> list[str]:
+    return [name for name in groups if name not in ("int64", "double")]
+
+
+def _gate(glob: str) -> bytes:
+    pieces = [piece for piece in re.split(r"[*?.\[\]]+", glob) if piece]
+    if not pieces:
+        raise ValueError(f'keys.force: "{glob}" names nothing')
+    return re.escape(max(pieces, key=len).encode())

@@ -1,0 +1,284 @@
+"""Edits one text: all finders that are awake, overlaps resolved, one replacement from the end, JSON kept JSON."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import NamedTuple
+
+from collector.otlp.scan import Scanner
+from collector.processors.redaction import json_text
+from collector.processors.redaction.actions import (
+    CHECKSUM,
+    DETECT_ONLY,
+    DROP_ATTRIBUTE,
+    DROP_RECORD,
+    KEY_NAME,
+    MARKER,
+    MASK,
+    PSEUDONYM,
+    Pseudonyms,
+    Rule,
+    masked,
+)
+from collector.processors.redaction.prefilter import Masks
+from collector.processors.redaction.views import TooDeep, back, views
+
+PASSES = 4
+_IDS = re.compile(r"(?<![A-Za-z0-9])(?:call|toolu|chatcmpl|msg|resp|run|fc)[_\-][A-Za-z0-9_\-]+", re.A)
+_COUNT_KEY = re.compile(r"(?:length|count|tokens)$|token_count(?:\.|$)", re.I)
+_DIGITS = re.compile(r"[\d.\-+ ]+\Z", re.A)
+
+
+class DropAttribute(Exception):
+    """A finding whose type says: remove the attribute."""
+
+
+class DropRecord(Exception):
+    """A finding whose type says: remove the span, log record or data point."""
+
+
+@dataclass
+class Report:
+    """What happened: detections by (type, action), failures by reason; `budget` = bytes x types left, None without limit."""
+
+    detections: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    budget: int | None = None
+    flooded: bool = False
+
+
+class Finding(NamedTuple):
+    """One span of a text; `quote`: its replacement must become a quoted JSON string; `value`: its decoded form if escaped."""
+
+    start: int
+    end: int
+    rule: Rule
+    quote: str | None = None
+    value: str | None = None
+
+
+class Redactor:
+    """The compiled meaning of a configuration; `text` and `label` are pure and safe in any thread."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        *,
+        pseudonyms: Pseudonyms | None = None,
+        exclude: Iterable[str] = (),
+        force: Iterable[str] = (),
+        extra_patterns: dict[str, bytes] | None = None,
+    ) -> None:
+        self.rules = tuple(rules)
+        self.masks = Masks({rule.name: rule.groups for rule in rules}, extra_patterns)
+        self._wakes = [(self.masks.wakes[rule.name], rule) for rule in self.rules]
+        self._by_name = {rule.name: rule for rule in self.rules}
+        self._key_rule = self._by_name.get("key_name")
+        self._pseudonyms = pseudonyms
+        self._exclude, self._force = tuple(exclude), tuple(force)
+        self._narrow: Scanner | None = None
+
+    def text(self, text: str, key: str = "") -> str:
+        """The text without findings, for log lines, error texts and labels. Never raises: what fails is replaced as a whole."""
+        try:
+            return self.edit(text, key, self.masks.all, Report())
+        except (DropAttribute, DropRecord):
+            return "[REDACTED]"
+
+    label = text
+
+    def edit(self, text: str, key: str, mask: int, report: Report) -> str:
+        """The text as it may go on; counts into `report`. Raises DropAttribute or DropRecord; what fails becomes a marker."""
+        if not text:
+            return text
+        try:
+            rules = self._awake(text, key, mask, report)
+            return self._edit(text, key, rules, report) if rules else text
+        except (DropAttribute, DropRecord):
+            raise
+        except Exception as error:
+            reason = "depth" if isinstance(error, TooDeep) else "budget" if isinstance(error, OverBudget) else "error"
+            report.failures[reason] += 1
+            return f"[REDACTED:{reason}]"
+
+    def number(self, value: int, key: str, mask: int, report: Report) -> str | None:
+        """The token that takes the place of a number, None to keep it."""
+        if is_count(key):
+            return None
+        text = str(value)
+        edited = self.edit(text, key, mask, report)
+        return None if edited == text else edited
+
+    def forced(self, key: str) -> Rule | None:
+        """The rule by which the whole value under `key` goes, whatever it holds."""
+        if self._key_rule is not None and not is_count(key) and is_secret_key(key):
+            return self._key_rule
+        return _FORCE if any(fnmatchcase(key, glob) for glob in self._force) else None
+
+    def client_address(self, text: str, report: Report) -> str:
+        """The replacement of a public address under a key that names the client."""
+        rule = self._by_name.get("client_ip")
+        return text if rule is None else self.whole(rule, text, report)
+
+    def whole(self, rule: Rule, text: str, report: Report) -> str:
+        """The replacement of a whole value. Raises DropAttribute or DropRecord."""
+        if MARKER.fullmatch(text):
+            return text
+        report.detections[rule.name, rule.action] += 1
+        return text if rule.action == DETECT_ONLY else self._replacement(rule, text)
+
+    def _awake(self, text: str, key: str, mask: int, report: Report) -> list[Rule]:
+        if report.flooded and len(text) > 512:
+            mask = self._narrowed(text, mask)
+        excluded = any(fnmatchcase(key, glob) for glob in self._exclude)
+        rules = [rule for wakes, rule in self._wakes if wakes & mask and (rule.secret or not excluded)]
+        if report.budget is not None and rules and len(text) > 512:
+            report.budget -= len(text) * len(rules)
+            if report.budget < 0:
+                raise OverBudget
+        return rules
+
+    def _narrowed(self, text: str, mask: int) -> int:
+        if self._narrow is None:
+            self._narrow = Scanner(self.masks.narrow)
+        return self._narrow.scan([b"\n" + text.encode("utf-8", "surrogateescape")]).marks.get(0, 0) & mask
+
+    def _edit(self, text: str, key: str, rules: Sequence[Rule], report: Report) -> str:
+        is_json = text.lstrip()[:1] in ("{", "[")
+        shape = None
+        for turn in range(PASSES):
+            seen = Counter[tuple[str, str]]()
+            findings = self._resolve(text, key, rules, seen)
+            if turn == 0:
+                report.detections.update(seen)
+            if not findings:
+                return text
+            if is_json and shape is None:
+                shape = json_text.shape(text)
+            text = self._replace(text, findings, shape or 0, report)
+        return text
+
+    def _resolve(self, text: str, key: str, rules: Sequence[Rule], seen: Counter[tuple[str, str]]) -> list[Finding]:
+        """Findings in order, without overlap: each cluster goes as a whole under the rule of the lowest rank."""
+        found = sorted(set(self._find(text, key, rules)), key=lambda f: (f.start, -f.end))
+        counted = {(f.start, f.end, f.rule.name): f.rule for f in found}
+        seen.update((rule.name, rule.action) for rule in counted.values())
+        clusters: list[list[Finding]] = []
+        reach = -1
+        for finding in found:
+            if finding.rule.action == DETECT_ONLY:
+                continue
+            if clusters and finding.start < reach:
+                clusters[-1].append(finding)
+            else:
+                clusters.append([finding])
+            reach = max(reach if len(clusters[-1]) > 1 else 0, finding.end)
+        return [_winner(cluster, text) for cluster in clusters]
+
+    def _find(self, text: str, key: str, rules: Sequence[Rule]) -> Iterable[Finding]:
+        found = list(self._look(text, key, rules))
+        for decoded, chain in views(text):
+            for finding in self._look(decoded, key, rules):
+                start, end = back(chain, finding.start, finding.end)
+                found.append(finding._replace(start=start, end=end, value=decoded[finding.start : finding.end]))
+        markers = [m.span() for m in MARKER.finditer(text)] if "[" in text or "<" in text else []
+        ids = [m.span() for m in _IDS.finditer(text)] if any(f.rule.rank >= CHECKSUM for f in found) else []
+        passwords = {f.end for f in found if f.rule.name == "url_credentials"}
+        return [f for f in found if not _exempt(f, text, markers, ids, passwords)]
+
+    def _look(self, text: str, key: str, rules: Sequence[Rule]) -> Iterable[Finding]:
+        for rule in rules:
+            if rule.rank == KEY_NAME:
+                for start, end, quote in json_text.members(text, is_secret_key) if '"' in text and ":" in text else ():
+                    yield Finding(start, end, rule, quote)
+            else:
+                for start, end in rule.find(text, key):
+                    if not rule.allow or not any(glob.fullmatch(text[start:end]) for glob in rule.allow):
+                        yield Finding(start, end, rule)
+
+    def _replace(self, text: str, findings: list[Finding], shape: int, report: Report) -> str:
+        texts = [self._replacement(f.rule, text[f.start : f.end] if f.value is None else f.value) for f in findings]
+        guess = [f.quote if f.quote is not None else json_text.bare_quote(text, f.start, f.end) for f in findings]
+        if not shape:  # no JSON, or JSON that was cut
+            like_json = text.lstrip()[:1] in ("{", "[")
+            return _spliced(text, findings, texts, guess if like_json else [f.quote or "" for f in findings])
+        deeper = [q and "\\" * (2 * len(q) - 1) + '"' for q in guess]
+        for quotes in (guess, deeper, [f.quote or "" for f in findings]):
+            result = _spliced(text, findings, texts, quotes)
+            if json_text.shape(result) == shape:
+                return result
+        report.failures["json"] += 1
+        return '"[REDACTED:json]"'
+
+    def _replacement(self, rule: Rule, value: str) -> str:
+        if rule.action == DROP_ATTRIBUTE:
+            raise DropAttribute
+        if rule.action == DROP_RECORD:
+            raise DropRecord
+        if rule.action == PSEUDONYM and self._pseudonyms is not None:
+            return self._pseudonyms.token(rule.name, value)
+        if rule.action == MASK:
+            return masked(value, rule.keep_first, rule.keep_last, rule.tail)
+        return rule.token
+
+
+class OverBudget(Exception):
+    """A flooded request has used up its bytes x types."""
+
+
+def _never(text: str, key: str) -> Iterable[tuple[int, int]]:
+    return ()
+
+
+_FORCE = Rule("key_forced", KEY_NAME, "[REDACTED]", (), _never)
+
+
+def _winner(cluster: list[Finding], text: str) -> Finding:
+    best = min(cluster, key=lambda f: (f.rule.rank, f.start - f.end, f.start))
+    if len(cluster) == 1:
+        return best
+    value = text[best.start : best.end] if best.value is None else best.value
+    return Finding(min(f.start for f in cluster), max(f.end for f in cluster), best.rule, best.quote, value)
+
+
+def _exempt(finding: Finding, text: str, markers: list[tuple[int, int]], ids: list[tuple[int, int]], passwords: set[int]) -> bool:
+    start, end = finding.start, finding.end
+    if any(low <= start and end <= high for low, high in markers):
+        return True
+    if finding.rule.rank >= CHECKSUM and any(low < start and end <= high for low, high in ids):
+        return True
+    # what follows a password is the host, not the domain of an e-mail address
+    return finding.rule.name == "email" and any(start <= stop < end and text[stop : stop + 1] == "@" for stop in passwords)
+
+
+def _spliced(text: str, findings: list[Finding], texts: list[str], quotes: Sequence[str]) -> str:
+    for finding, token, quote in zip(reversed(findings), reversed(texts), reversed(quotes), strict=True):
+        text = f"{text[: finding.start]}{quote}{token}{quote}{text[finding.end :]}"
+    return text
+
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SECRET_KEY = re.compile(
+    r"(?:^|[^a-z0-9])(?:cookie|passw(?:or)?d|passphrase|pwd|secret|authorization|(?:api|access|private|secret)[_\-]?key"
+    r"|(?:access|private|refresh|auth|session|bearer)[_\-]?token|credential|ssn|card[_\-]?num(?:ber)?|cvv)s?(?:$|[^a-z0-9])"
+)
+
+
+@lru_cache(4096)
+def is_secret_key(key: str) -> bool:
+    """Whether an attribute or JSON key names a secret: `password`, `authorization`, `api_key`, as whole words."""
+    return bool(_SECRET_KEY.search(_CAMEL.sub("_", key).lower()))
+
+
+@lru_cache(4096)
+def is_count(key: str) -> bool:
+    """Whether the key names a length, a count or a number of tokens: never altered (R-312)."""
+    return bool(_COUNT_KEY.search(key))
+
+
+__all__ = ["DropAttribute", "DropRecord", "Finding", "Redactor", "Report", "Rule", "is_count", "is_secret_key"]
