@@ -185,6 +185,8 @@ def _describe(error: ErrorDetails, found: Node) -> tuple[str, str, str]:
     if "duration" in message:
         phrase, _, hint = message.partition(": ")
         return "C022" if "unit" in message else "C004", phrase, hint
+    if isinstance(found.value, str) and "://" not in found.value and (" port" in message or "address to listen on" in message):
+        return "C020", message, ""
     if kind == "literal_error":
         choices = str(error.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
         hint = did_you_mean(str(found.value), choices)

@@ -1,0 +1,65 @@
+"""`otel-sidecar run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from collector.cli import Command, places, sourced
+
+
+class Seconds(click.ParamType[float]):
+    """A duration such as 10s, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from collector.fields import seconds
+
+        try:
+            return seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command(cls=Command)
+@sourced
+@click.option("--log-level", type=click.Choice(["debug", "info", "warn", "error"]), help="Over service::telemetry::logs::level.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Own log lines; default text on a terminal, else json.")
+@click.option(
+    "--drain-timeout", type=Seconds(), default="10s", show_default=True, help="Longest time to send the rest at the end."
+)
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    sources: tuple[str, ...],
+    sets: tuple[str, ...],
+    feature_gates: tuple[str, ...],
+    dev: bool,
+    relax_unset_env: bool,
+    folders: tuple[str, ...],
+    **logging: Any,
+) -> None:
+    """Run the collector until SIGTERM; then send what is left. SIGHUP loads the configuration again."""
+    places.note_gates(feature_gates)
+    chosen = places.sources(sources, dev)
+    from collector.errors import ConfigError
+    from collector.service.run import RunOptions, main
+
+    options = RunOptions(
+        sources=chosen,
+        sets=sets,
+        components=tuple(Path(folder) for folder in folders),
+        dev=dev,
+        relax_unset_env=relax_unset_env,
+        **logging,
+    )
+    try:
+        code = main(options)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        code = 78
+    ctx.exit(code)
