@@ -35,7 +35,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]{0,200})(?::\s(.*))?$")
 _LONGEST_ID = 512
 _DEEP = 64 << 10
-_LAST = 253_402_300_799 * 10**9  # the last second that ISO 8601 with four digits can say
 
 
 @dataclass(slots=True)
@@ -245,4 +244,4 @@ def _hex(fields: dict[str, Any], keys: tuple[str, ...], length: int) -> str:
 
 
 def _iso(time: int) -> str:
-    return (_EPOCH + timedelta(microseconds=min(time, _LAST) // 1000)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return (_EPOCH + timedelta(microseconds=time // 1000)).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -21,6 +21,7 @@ _MOST_VALUES = 98
 _LONGEST_LABEL = 512  # Loki refuses the whole request for a label value over 2048 bytes
 _MOST_METADATA, _METADATA_BYTES = 64, 16 << 10  # Loki refuses a line with more than 128 entries or 64 KiB
 _RESERVED = frozenset(("service", "environment", "level", "agent_type", "request_id", "user_id", "trace_id", "span_id"))
+_LAST = 2**63 - 1  # Loki refuses the whole request for a time beyond it
 _SERVICE = "service.name"
 _ENVIRONMENT = ("deployment.environment.name", "deployment.environment")
 
@@ -108,7 +109,7 @@ class Streams:
             line.fields.setdefault("resource", self._rest)
         if not self._metadata:
             line.fields = line.ids | line.fields
-        entry: list[Any] = [str(line.time), line.text(self._longest)]
+        entry: list[Any] = [str(min(line.time, _LAST)), line.text(self._longest)]
         if self._metadata and (self._shared or line.ids):
             entry.append(self._shared | line.ids)
         self._streams.setdefault(tuple(labels.items()), []).append(entry)
