@@ -26,7 +26,8 @@ from collector.exporters.prometheus.exposition import PROTOBUF, Format, negotiat
 from collector.exporters.prometheus.families import families
 from collector.exporters.prometheus.names import Namer
 from collector.exporters.prometheus.page import join, leave
-from collector.exporters.prometheus.store import Shaping, Store
+from collector.exporters.prometheus.series import Shaping
+from collector.exporters.prometheus.store import Store
 from collector.fields import Duration, Listen, ServerTLS, without_type
 from collector.meters import OVERFLOW, Meters
 from collector.model import Payload, Signal, open_envelope
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 SLICE = 200
 """Data points between two chances for other work on the loop."""
+SWEEP = 30.0
+"""Seconds between two sweeps when nobody scrapes."""
 BIG = 500
 """Series from which a scrape is written in a thread, so that receivers do not wait for it."""
 
@@ -147,6 +150,7 @@ class Prometheus(Exporter):
         self.store = _kept(meters, settings.id, config.shaping())
         self.store.report(self._fold, self._reject)
         self.clock = time.monotonic
+        self._swept = self.clock()
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address is taken."""
@@ -167,6 +171,9 @@ class Prometheus(Exporter):
         except DecodeError as error:
             raise Permanent("metrics that cannot be decoded") from error
         now, rejected, points = self.clock(), 0, 0
+        if now - self._swept > SWEEP:
+            self._swept = now
+            self.store.expire(now - self.config.metric_expiration)
         async with self._turn:  # points of one series must be merged in the order they were sent
             for group in batch.groups:
                 target = self.store.target(group.header, now)
@@ -182,22 +189,22 @@ class Prometheus(Exporter):
 
     def exposition(self, chosen: Format) -> bytes:
         """The page in one format."""
-        metrics = list(
-            families(
-                self.store,
-                protobuf=chosen.kind == PROTOBUF,
-                escape=not chosen.utf8,
-                timestamps=self.config.send_timestamps,
-            )
+        derived = self._derived() if self.config.derived_metrics else []
+        received = families(
+            self.store,
+            protobuf=chosen.kind == PROTOBUF,
+            escape=not chosen.utf8,
+            timestamps=self.config.send_timestamps,
+            others=frozenset(metric.name for metric in derived),
         )
-        if self.config.derived_metrics:
-            metrics += self._derived()
-        return write(metrics, chosen)
+        return write([*received, *derived], chosen)
 
     def _derived(self) -> list[Metric]:
         """Derived families, without those that an application sends itself: no double count (R-505)."""
         shown = []
         for metric in self.settings.meters.derived.collect():
+            if not metric.samples:
+                continue
             names = {metric.name, *(sample.name for sample in metric.samples)}
             if names.isdisjoint(self.store.claims):
                 self._hidden.discard(metric.name)

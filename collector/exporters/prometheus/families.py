@@ -12,7 +12,8 @@ from prometheus_client.samples import BucketSpan, NativeHistogram, Sample
 from prometheus_client.utils import floatToGoString
 
 from collector.exporters.prometheus.names import Namer
-from collector.exporters.prometheus.store import Family, Store
+from collector.exporters.prometheus.series import Family
+from collector.exporters.prometheus.store import Store
 from collector.exporters.prometheus.values import Buckets, Exponential, Number, Quantiles
 
 SCALES = range(-4, 9)
@@ -22,10 +23,16 @@ ZERO_THRESHOLD = 1e-128
 _TYPES = {"exponential_histogram": "histogram"}
 
 
-def families(store: Store, *, protobuf: bool, escape: bool, timestamps: bool = False) -> Iterator[Metric]:
-    """All received families; `protobuf`: with native histograms and counters under any name; `escape`: no UTF-8 names."""
+def families(
+    store: Store, *, protobuf: bool, escape: bool, timestamps: bool = False, others: frozenset[str] = frozenset()
+) -> Iterator[Metric]:
+    """All received families.
+
+    `protobuf`: with native histograms, and counters under any name; `escape`: no UTF-8 names; `timestamps`: the sender's times;
+    `others`: names of families beside them, which OpenMetrics must not see twice.
+    """
     received = list(store.families.values())
-    names = {family.name for family in received}
+    names = {family.name for family in received} | others
     taken: set[str] = set()
     for family in received:
         metric = _family(family, names, protobuf)

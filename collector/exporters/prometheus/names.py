@@ -91,14 +91,20 @@ def _suffixed(words: list[str], unit: str, kind: str, escape: bool) -> list[str]
     if kind == "counter":
         suffixes.append("total")
     if not escape:
-        text = words[0]
-        for word in reversed(suffixes):
-            cut = text.removesuffix(word)
-            text = cut[:-1] if cut != text and len(cut) > 1 and cut[-1] in "._" else text
-        return [text, *suffixes]
+        return [_utf8_suffixed(words[0], suffixes, unit_words(unit)[0])]
     moving = {"total", "ratio"} & set(suffixes)
     kept = [word for word in words if word not in moving]
     return kept + [word for word in suffixes if word in moving or word not in kept]
+
+
+def _utf8_suffixed(name: str, suffixes: list[str], main: str) -> str:
+    """otlptranslator's rule: later suffixes are cut off and put back, the unit itself stays where it stands already."""
+    later = [word for word in suffixes if word != main]
+    for word in reversed(later):
+        if name.endswith(word) and len(name) > len(word) + 1:
+            name = name[: -len(word) - 1]
+    stem = name if not main or name.endswith(main) else f"{name}_{main}"
+    return "_".join([stem, *later])
 
 
 def unit_words(unit: str) -> tuple[str, str]:

@@ -3,13 +3,12 @@
 A source is one stream of the sender (metric, full resource, scope, attributes); an output is one exposed label set. Mostly
 they are one to one; where several sources meet in one output (values folded into `__overflow__`, resources with the same job and
 instance) the output shows their sum, and what an expired source had counted stays in it, so that no counter ever falls.
+Longer than other files because every rule that takes, folds, refuses or forgets a point touches the same books.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Any
 
@@ -24,8 +23,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from collector.exporters.prometheus import values
-from collector.exporters.prometheus.names import Namer, join, text
-from collector.exporters.prometheus.values import AnyValue, Unusable
+from collector.exporters.prometheus.names import join, text
+from collector.exporters.prometheus.series import Family, Origin, Output, Shaping, Source, Target, target_of
+from collector.exporters.prometheus.values import AnyValue, Unusable, plus
 from collector.meters import OVERFLOW
 from collector.model import slim_schema
 
@@ -61,96 +61,6 @@ _schema = slim_schema(
 _Metric = _schema["Metric"]
 
 
-@dataclass(frozen=True, slots=True)
-class Shaping:
-    """How names and labels come out; part of the state's identity: another shape starts a fresh state."""
-
-    namer: Namer = field(default_factory=Namer)
-    scope_labels: bool = True
-    constant: tuple[tuple[str, str], ...] = ()
-    resource_labels: bool = False
-    keep_service: bool = True
-    included: tuple[str, ...] | None = None
-    excluded: tuple[str, ...] = ()
-    label_limit: int = 99
-
-    def promotes(self, key: str) -> bool:
-        """Whether a resource attribute becomes a label of every series by `resource_constant_labels`."""
-        if self.included is None:
-            return False
-        return any(fnmatchcase(key, one) for one in self.included) and not any(fnmatchcase(key, one) for one in self.excluded)
-
-
-@dataclass(slots=True)
-class Target:
-    """One resource: its identity, job and instance, what it adds to every series, and its target_info labels."""
-
-    key: bytes
-    labels: dict[str, str]
-    attributes: dict[str, str]
-    info: dict[str, str]
-    size: int
-    seen: float
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Resource and scope of a metric."""
-
-    key: bytes
-    target: Target
-    labels: dict[str, str]
-
-
-@dataclass(slots=True)
-class Source:
-    """The last state of one stream; `time` is the sender's, in nanoseconds, `seen` is ours, in seconds."""
-
-    value: AnyValue
-    time: int
-    seen: float
-    output: Output
-    size: int
-
-
-@dataclass(slots=True)
-class Output:
-    """One exposed label set."""
-
-    labels: dict[str, str]
-    sources: list[Source] = field(default_factory=list)
-    retired: AnyValue | None = None
-
-    def current(self) -> tuple[AnyValue, int]:
-        """The value to show, and the newest of its times."""
-        sources = sorted(self.sources, key=lambda source: source.time)
-        time = sources[-1].time
-        total = self.retired
-        for source in sources:
-            total = source.value if total is None else total.plus(source.value)  # type: ignore[arg-type]
-        assert total is not None
-        return total, time
-
-    def latest(self) -> tuple[AnyValue, int]:
-        """The newest source's value: gauges are not added up."""
-        source = max(self.sources, key=lambda source: source.time)
-        return source.value, source.time
-
-
-@dataclass(slots=True)
-class Family:
-    """All series of one exposed name; the first help text and the first type stay."""
-
-    name: str
-    help: str
-    kind: str
-    claims: tuple[str, ...]
-    sources: dict[bytes, Source] = field(default_factory=dict)
-    outputs: dict[tuple[tuple[str, str], ...], Output] = field(default_factory=dict)
-    seen: dict[str, set[str]] = field(default_factory=dict)
-    overflow: Source | None = None
-
-
 class Store:
     """Takes metrics, forgets what has expired, hands out families. Raises nothing on any input."""
 
@@ -173,7 +83,7 @@ class Store:
         key = _digest(sorted(entry.SerializeToString(deterministic=True) for entry in attributes))
         found = self.targets.get(key)
         if found is None:
-            found = _target(key, {entry.key: text(entry.value) for entry in attributes}, self.shaping, now)
+            found = target_of(key, {entry.key: text(entry.value) for entry in attributes}, self.shaping, now)
             if len(self.targets) < MAX_SERIES and self.size < MAX_BYTES:
                 self.targets[key] = found
                 self.size += found.size
@@ -260,8 +170,9 @@ class Store:
     def _place(self, family: Family, key: bytes, labels: dict[str, str], value: AnyValue, point: Any, now: float) -> Source:
         identity = tuple(sorted(labels.items()))
         output = family.outputs.get(identity) or Output(labels)
-        size = _SOURCE + weight(value) + sum(len(a) + len(b) for a, b in identity)
-        source = Source(value, point.time_unix_nano, now, output, size)
+        heavy = weight(value)
+        size = _SOURCE + heavy + sum(len(a) + len(b) for a, b in identity)
+        source = Source(value, point.time_unix_nano, now, output, size, heavy)
         output.sources.append(source)
         family.outputs[identity] = output  # only now: a scrape must never meet an output without a source
         family.sources[key] = source
@@ -277,7 +188,7 @@ class Store:
             labels = {**dict(self.shaping.constant), "job": OVERFLOW, "instance": OVERFLOW}
             family.overflow = self._place(family, b"overflow", labels, value, point, now)
             return
-        family.overflow.value = _bounded_plus(family.overflow.value, value)
+        family.overflow.value = plus(family.overflow.value, value)
         family.overflow.seen, family.overflow.time = now, max(family.overflow.time, point.time_unix_nano)
 
     def _update(self, source: Source, value: AnyValue, point: Any, delta: bool, kind: str, now: float) -> None:
@@ -285,14 +196,15 @@ class Store:
         if delta:
             if time and time <= source.time:
                 raise Unusable("out_of_order")
-            value = _bounded_plus(source.value, value)
+            value = plus(source.value, value)
         elif time < source.time:
             return  # an older cumulative value or gauge is part of, or replaced by, the newer one that is shown
         elif kind != "gauge" and len(source.output.sources) > 1 and _reset(source.value, value):
-            _retire(source)
-        growth = weight(value) - weight(source.value)
+            source.output.retire(source, value)
+        growth = weight(value) - source.weight
         if growth > 0 and self.size >= MAX_BYTES:
             raise Unusable("series_limit")
+        source.weight += growth
         source.size += growth
         self.size += growth
         source.value, source.time, source.seen = value, time, now
@@ -334,9 +246,10 @@ class Store:
         self.size -= source.size
         output = source.output
         if len(output.sources) > 1:
-            if family.kind != "gauge":
-                _retire(source)
-            output.sources = [other for other in output.sources if other is not source]
+            if family.kind == "gauge":
+                output.leave(source)
+            else:
+                output.retire(source, None)
         else:
             del family.outputs[tuple(sorted(output.labels.items()))]
         if source is family.overflow:
@@ -363,21 +276,6 @@ def _check(otlp: str, data: Any, value: AnyValue) -> None:
         raise Unusable("malformed")
 
 
-def _target(key: bytes, attributes: dict[str, str], shaping: Shaping, now: float) -> Target:
-    name = attributes.get("service.name") or "unknown_service"
-    space = attributes.get("service.namespace", "")
-    instance = attributes.get("service.instance.id") or key.hex()[:16]
-    labels = {"job": f"{space}/{name}" if space else name, "instance": instance}
-    service = ("service.name", "service.namespace", "service.instance.id")
-    rest = {k: v for k, v in attributes.items() if k not in service}
-    promoted = {k: v for k, v in attributes.items() if shaping.promotes(k)}
-    if shaping.resource_labels:
-        promoted = {**promoted, **(attributes if shaping.keep_service else rest)}
-    info = join(labels, shaping.namer.labels(rest.items()))
-    size = 600 + sum(len(a) + len(b) for a, b in (*attributes.items(), *info.items()))
-    return Target(key, labels, promoted, info if len(info) > 2 else {}, size, now)
-
-
 def _reset(old: AnyValue, new: AnyValue) -> bool:
     if isinstance(old, values.Number) or isinstance(new, values.Number):
         return isinstance(old, values.Number) and isinstance(new, values.Number) and new.value < old.value
@@ -387,23 +285,10 @@ def _reset(old: AnyValue, new: AnyValue) -> bool:
 def weight(value: AnyValue) -> int:
     """Estimated bytes of a value's buckets."""
     if isinstance(value, values.Buckets):
-        return 72 * len(value.bounds)
+        return 72 * len(value.bounds) + 400 * len(value.exemplars)
     if isinstance(value, values.Exponential):
         return 100 * (len(value.positive) + len(value.negative))
     return 64 * len(value.quantiles) if isinstance(value, values.Quantiles) else 0
-
-
-def _retire(source: Source) -> None:
-    output = source.output
-    output.retired = source.value if output.retired is None else _bounded_plus(output.retired, source.value)
-
-
-def _bounded_plus(left: AnyValue, right: AnyValue) -> AnyValue:
-    """The sum; one that no longer fits an exposition starts over, which Prometheus reads as a counter reset."""
-    total = left.plus(right)  # type: ignore[arg-type]
-    if not isinstance(total, values.Number) and total.count > values.MAX_COUNT:
-        return right
-    return total
 
 
 def _digest(parts: list[bytes]) -> bytes:

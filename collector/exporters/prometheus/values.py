@@ -158,6 +158,14 @@ class Quantiles:
 AnyValue = Number | Buckets | Exponential | Quantiles
 
 
+def plus(left: AnyValue, right: AnyValue) -> AnyValue:
+    """The sum of two of a kind; one that no longer fits an exposition starts over, which Prometheus reads as a reset."""
+    total = left.plus(right)  # type: ignore[arg-type]
+    if not isinstance(total, Number) and total.count > MAX_COUNT:
+        return right
+    return total
+
+
 def upper(index: int, scale: int) -> float:
     """Upper bound of an exponential bucket; infinite where a float ends."""
     exponent = (index + 1) * 2.0**-scale
