@@ -5,9 +5,9 @@ FROM python:3.13.7-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/otel-sidecar
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY collector collector
-RUN /opt/otel-sidecar/bin/pip install --constraint constraints.txt . \
+RUN /opt/otel-sidecar/bin/pip install --constraint requirements.lock . \
  && /opt/otel-sidecar/bin/pip uninstall --yes pip \
  && python -m compileall -q /opt/otel-sidecar/lib
 

@@ -10,7 +10,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,12 @@ def sdk(command: list[str | Path], port: int, service: str, **env: str) -> dict[
 
 
 @pytest.fixture(scope="module", params=["grpc", "http"])
-def python_client(request: pytest.FixtureRequest, sidecar: Sidecar) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def python_client(request: pytest.FixtureRequest, sidecar: Sidecar) -> tuple[str, str, dict[str, Any]]:
     """Protocol, service name and truth of a run of the Python SDK."""
     protocol = request.param
     port = sidecar.grpc if protocol == "grpc" else sidecar.http
     service = f"python-{protocol}"
-    yield protocol, service, sdk([sys.executable, HERE / "clients" / "python_sdk.py", protocol], port, service)
+    return protocol, service, sdk([sys.executable, HERE / "clients" / "python_sdk.py", protocol], port, service)
 
 
 Run = tuple[str, str, dict[str, Any]]
