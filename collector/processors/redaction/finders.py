@@ -17,6 +17,8 @@ Finder = Callable[[str, str], Iterable[Span]]
 
 LEFT = r"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
 RIGHT = r"(?![A-Za-z0-9])"
+BEHIND = r"(?:(?<![A-Za-z0-9].)|(?<=\\[bfnrt].)|(?<=\\u[0-9A-Fa-f]{4}.))"
+"""LEFT as asked behind the first character: a pattern that starts with a character class is searched several times faster."""
 CONTEXT_REACH = 30
 
 _DOMAIN = re.compile(r"@((?:[\w](?:[\w\-]{0,61}\w)?\.){1,8}(?:xn--[A-Za-z0-9\-]{2,20}|[A-Za-z]{2,24}))(?![\w])")
@@ -43,8 +45,8 @@ def email(text: str, key: str) -> Iterator[Span]:
 
 
 _CARD = re.compile(
-    LEFT + r"(?<!\d\.)"
-    r"(?=([2-6]\d{12,18}|[2-6]\d{3}([ \-])\d{4}\2\d{4}\2\d{4}(?:\2\d{3})?|3\d{3}([ \-])\d{6}\3\d{4,5})(?![A-Za-z0-9]))",
+    r"[2-6](?=\d{3}[ \-\d])" + BEHIND + r"(?<!\d\..)"
+    r"(?=(\d{12,18}|\d{3}([ \-])\d{4}\2\d{4}\2\d{4}(?:\2\d{3})?|(?<=3)\d{3}([ \-])\d{6}\3\d{4,5})(?![A-Za-z0-9]))",
     re.A,
 )
 
@@ -52,11 +54,11 @@ _CARD = re.compile(
 def credit_card(text: str, key: str) -> Iterator[Span]:
     """Issuer range and length per brand, compact or grouped with one separator, Luhn."""
     for match in _CARD.finditer(text):
-        digits = only_digits(match[1])
+        digits = only_digits(match[0] + match[1])
         if _brand(digits, match[3] is not None) and luhn(digits):
-            yield match.span(1)
+            yield match.start(), match.end(1)
         elif match[2] and len(digits) == 19 and _brand(digits[:16], False) and luhn(digits[:16]):
-            yield match.start(1), match.start(1) + 19
+            yield match.start(), match.start() + 19
 
 
 def _brand(digits: str, odd_groups: bool) -> bool:
@@ -89,9 +91,14 @@ _COUNTRIES = (
     " SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
 )
 IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _COUNTRIES.split()}
-_IBAN = r"(?=(%s\d\d(?:[ \-]?%s{4}){2,7}(?:[ \-]?%s{1,4})?))"
-_IBAN_UPPER = re.compile(LEFT + _IBAN % ("[A-Z]{2}", "[A-Z0-9]", "[A-Z0-9]"), re.A)
-_IBAN_ANY = re.compile(LEFT + _IBAN % ("[A-Za-z]{2}", "[A-Za-z0-9]", "[A-Za-z0-9]"), re.A)
+_IBAN = (
+    "{0}(?={0}"
+    + r"\d\d)"
+    + BEHIND.replace("{", "{{").replace("}", "}}")
+    + r"(?=(.\d\d(?:[ \-]?{1}{{4}}){{2,7}}(?:[ \-]?{1}{{1,4}})?))"
+)
+_IBAN_UPPER = re.compile(_IBAN.format("[A-Z]", "[A-Z0-9]"), re.A)
+_IBAN_ANY = re.compile(_IBAN.format("[A-Za-z]", "[A-Za-z0-9]"), re.A)
 
 
 def iban(text: str, key: str) -> Iterator[Span]:
@@ -115,7 +122,7 @@ def near_iban(text: str, key: str) -> bool:
 
 def _ibans(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
     for match in pattern.finditer(text):
-        candidate = match[1].upper()
+        candidate = (match[0] + match[1]).upper()
         length = IBAN_LENGTHS.get(candidate[:2])
         end = _cut(candidate, length) if length else None
         if end is not None and not text[match.start() + end : match.start() + end + 1].isalnum():
@@ -133,8 +140,8 @@ def _cut(candidate: str, length: int) -> int | None:
     return None
 
 
-_SSN = re.compile(LEFT + r"(?<!\d[\-. ])(\d{3})([\- ])(\d\d)\2(\d{4})(?![A-Za-z0-9]|[\-.]\d)", re.A)
-_NINE = re.compile(LEFT + r"(?<!\d[\-.])(\d{3})()(\d\d)(\d{4})(?![A-Za-z0-9]|[\-.]\d)", re.A)
+_SSN = re.compile(r"\d(?=\d\d[\- ])" + BEHIND + r"(?<!\d[\-. ].)(\d\d)([\- ])(\d\d)\2(\d{4})(?![A-Za-z0-9]|[\-.]\d)", re.A)
+_NINE = re.compile(r"\d" + BEHIND + r"(?<!\d[\-.].)(\d\d)()(\d\d)(\d{4})(?![A-Za-z0-9]|[\-.]\d)", re.A)
 
 
 def us_ssn(text: str, key: str) -> Iterator[Span]:
@@ -149,15 +156,16 @@ def us_ssn(text: str, key: str) -> Iterator[Span]:
 
 
 def _ssn_ranges(match: re.Match[str]) -> bool:
-    area, group, serial = match[1], match[3], match[4]
+    area, group, serial = match[0][:3], match[3], match[4]
     return area not in ("000", "666") and area[0] != "9" and group != "00" and serial != "0000"
 
 
-_E164 = re.compile(r"(?<![A-Za-z0-9+])\+[1-9](?:[ .\-()]{0,2}\d){7,14}(?![A-Za-z0-9])", re.A)
-_E164_ESCAPED = re.compile(r"(?:(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))\+[1-9](?:[ .\-()]{0,2}\d){7,14}(?![A-Za-z0-9])", re.A)
+_E164 = re.compile(r"\+(?=[1-9])(?<!\+.)" + BEHIND + r"[1-9](?:[ .\-()]{0,2}\d){7,14}(?![A-Za-z0-9])", re.A)
 _FLOAT = re.compile(r"\+\d+\.\d+\Z", re.A)
 _NANP = re.compile(
-    LEFT + r"(?<!\d[\-. ])(?:1[ .\-])?\(?[2-9]\d\d(?:\) ?|[ .\-])[2-9]\d\d[ .\-]\d{4}(?![A-Za-z0-9]|[\-.]\d)", re.A
+    r"[(1-9](?=[\d .\-]{2})" + BEHIND + r"(?<!\d[\-. ].)(?:(?<=1)[ .\-]\(?[2-9]|(?<=\()[2-9]|(?<=[2-9]))"
+    r"\d\d(?:\) ?|[ .\-])[2-9]\d\d[ .\-]\d{4}(?![A-Za-z0-9]|[\-.]\d)",
+    re.A,
 )
 _NATIONAL = re.compile(
     LEFT + r"(?<!\d[\-.])(?=[(\d])(?:\(\d{1,5}\) ?|0?\d{1,5}[ .\-/]?)\d{2,12}(?:[ .\-/]\d{2,5}){0,4}" + RIGHT, re.A
@@ -168,10 +176,9 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d\Z|\d{1,2}[./\-]\d{1,2}[./\-]\d{2,4}\Z", re.
 def phone(text: str, key: str) -> Iterator[Span]:
     """`+` and 8-15 digits (E.164); North American with separators; other national forms only near `phone`, `mobile`, `fax`."""
     if "+" in text:
-        for pattern in (_E164, _E164_ESCAPED):
-            for match in pattern.finditer(text):
-                if not _FLOAT.match(match[0]):
-                    yield match.span()
+        for match in _E164.finditer(text):
+            if not _FLOAT.match(match[0]):
+                yield match.span()
     yield from (match.span() for match in _NANP.finditer(text))
     if has_context("phone", text, key):
         for match in _NATIONAL.finditer(text):

@@ -81,6 +81,8 @@ class Redactor:
         self._key_rule = self._by_name.get("key_name")
         self._pseudonyms = pseudonyms
         self._exclude, self._force = tuple(exclude), tuple(force)
+        self._selected: dict[int, Sequence[Rule]] = {}
+        self._clean_names: set[str] = set()
         self._narrow: Scanner | None = None
 
     def text(self, text: str, key: str = "") -> str:
@@ -94,17 +96,27 @@ class Redactor:
 
     def edit(self, text: str, key: str, mask: int, report: Report) -> str:
         """The text as it may go on; counts into `report`. Raises DropAttribute or DropRecord; what fails becomes a marker."""
-        if not text:
-            return text
         try:
             rules = self._awake(text, key, mask, report)
-            return self._edit(text, key, rules, report) if rules else text
+            findings = self._find(text, key, rules)
+            return self._edit(text, key, rules, findings, report) if findings else text
         except (DropAttribute, DropRecord):
             raise
         except Exception as error:
             reason = "depth" if isinstance(error, TooDeep) else "budget" if isinstance(error, OverBudget) else "error"
             report.failures[reason] += 1
             return f"[REDACTED:{reason}]"
+
+    def name(self, key: str, report: Report) -> str:
+        """An attribute key as it may go on. Clean ones are remembered, others never."""
+        if key in self._clean_names:
+            return key
+        edited = self.edit(key, "", self.masks.all, report)
+        if edited == key and len(key) <= 100:
+            if len(self._clean_names) >= 4096:
+                self._clean_names.clear()
+            self._clean_names.add(key)
+        return edited
 
     def number(self, value: int, key: str, mask: int, report: Report) -> str | None:
         """The token that takes the place of a number, None to keep it."""
@@ -132,12 +144,17 @@ class Redactor:
         report.detections[rule.name, rule.action] += 1
         return text if rule.action == DETECT_ONLY else self._replacement(rule, text)
 
-    def _awake(self, text: str, key: str, mask: int, report: Report) -> list[Rule]:
+    def _awake(self, text: str, key: str, mask: int, report: Report) -> Sequence[Rule]:
         if report.flooded and len(text) > 512:
             mask = self._narrowed(text, mask)
-        excluded = any(fnmatchcase(key, glob) for glob in self._exclude)
-        rules = [rule for wakes, rule in self._wakes if wakes & mask and (rule.secret or not excluded)]
-        if report.budget is not None and rules and len(text) > 512:
+        rules = self._selected.get(mask)
+        if rules is None:
+            if len(self._selected) >= 256:
+                self._selected.clear()
+            rules = self._selected[mask] = [rule for wakes, rule in self._wakes if wakes & mask]
+        if self._exclude and any(fnmatchcase(key, glob) for glob in self._exclude):
+            rules = [rule for rule in rules if rule.secret]
+        if report.budget is not None and len(text) > 512:
             report.budget -= len(text) * len(rules)
             if report.budget < 0:
                 raise OverBudget
@@ -148,44 +165,26 @@ class Redactor:
             self._narrow = Scanner(self.masks.narrow)
         return self._narrow.scan([b"\n" + text.encode("utf-8", "surrogateescape")]).marks.get(0, 0) & mask
 
-    def _edit(self, text: str, key: str, rules: Sequence[Rule], report: Report) -> str:
-        is_json = text.lstrip()[:1] in ("{", "[")
-        shape = None
-        for turn in range(PASSES):
-            seen = Counter[tuple[str, str]]()
-            findings = self._resolve(text, key, rules, seen)
-            if turn == 0:
-                report.detections.update(seen)
-            if not findings:
-                return text
-            if is_json and shape is None:
-                shape = json_text.shape(text)
-            text = self._replace(text, findings, shape or 0, report)
+    def _edit(self, text: str, key: str, rules: Sequence[Rule], findings: list[Finding], report: Report) -> str:
+        shape = json_text.shape(text) if text.lstrip()[:1] in ("{", "[") else 0
+        report.detections.update({(f.start, f.end, f.rule.name): (f.rule.name, f.rule.action) for f in findings}.values())
+        for _ in range(PASSES):
+            clusters = _clusters(findings, text)
+            if not clusters:
+                break
+            text = self._replace(text, clusters, shape, report)
+            findings = self._find(text, key, rules)
         return text
 
-    def _resolve(self, text: str, key: str, rules: Sequence[Rule], seen: Counter[tuple[str, str]]) -> list[Finding]:
-        """Findings in order, without overlap: each cluster goes as a whole under the rule of the lowest rank."""
-        found = sorted(set(self._find(text, key, rules)), key=lambda f: (f.start, -f.end))
-        counted = {(f.start, f.end, f.rule.name): f.rule for f in found}
-        seen.update((rule.name, rule.action) for rule in counted.values())
-        clusters: list[list[Finding]] = []
-        reach = -1
-        for finding in found:
-            if finding.rule.action == DETECT_ONLY:
-                continue
-            if clusters and finding.start < reach:
-                clusters[-1].append(finding)
-            else:
-                clusters.append([finding])
-            reach = max(reach if len(clusters[-1]) > 1 else 0, finding.end)
-        return [_winner(cluster, text) for cluster in clusters]
-
-    def _find(self, text: str, key: str, rules: Sequence[Rule]) -> Iterable[Finding]:
+    def _find(self, text: str, key: str, rules: Sequence[Rule]) -> list[Finding]:
         found = list(self._look(text, key, rules))
-        for decoded, chain in views(text):
-            for finding in self._look(decoded, key, rules):
-                start, end = back(chain, finding.start, finding.end)
-                found.append(finding._replace(start=start, end=end, value=decoded[finding.start : finding.end]))
+        if "%" in text or "\\" in text:
+            for decoded, chain in views(text):
+                for finding in self._look(decoded, key, self.rules):
+                    start, end = back(chain, finding.start, finding.end)
+                    found.append(finding._replace(start=start, end=end, value=decoded[finding.start : finding.end]))
+        if not found:
+            return found
         markers = [m.span() for m in MARKER.finditer(text)] if "[" in text or "<" in text else []
         ids = [m.span() for m in _IDS.finditer(text)] if any(f.rule.rank >= CHECKSUM for f in found) else []
         passwords = {f.end for f in found if f.rule.name == "url_credentials"}
@@ -236,6 +235,21 @@ def _never(text: str, key: str) -> Iterable[tuple[int, int]]:
 
 
 _FORCE = Rule("key_forced", KEY_NAME, "[REDACTED]", (), _never)
+
+
+def _clusters(found: list[Finding], text: str) -> list[Finding]:
+    """What to replace, in order: overlapping findings go as a whole under the lowest rank, the longest, the leftmost."""
+    clusters: list[list[Finding]] = []
+    reach = 0
+    for finding in sorted(found, key=lambda f: (f.start, -f.end)):
+        if finding.rule.action == DETECT_ONLY:
+            continue
+        if clusters and finding.start < reach:
+            clusters[-1].append(finding)
+        else:
+            clusters.append([finding])
+        reach = max(reach, finding.end)
+    return [_winner(cluster, text) for cluster in clusters]
 
 
 def _winner(cluster: list[Finding], text: str) -> Finding:

@@ -132,7 +132,7 @@ class Walk:
             self._whole(pair.value, rule)
         else:
             self._value(pair.value, key, depth)
-        edited = self._redactor.edit(name, "", self._mask, self._report)
+        edited = self._redactor.name(name, self._report)
         if edited != name:
             taken, count, unique = {other.key for other in siblings}, 1, edited
             while unique in taken:
