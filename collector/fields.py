@@ -11,7 +11,17 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    WithJsonSchema,
+    model_validator,
+)
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d)")
@@ -37,7 +47,7 @@ def _text(value: float) -> str:
     return f"{value:g}s" if value >= 1 or value == 0 else f"{value * 1000:g}ms"
 
 
-def _utf8_bytes(value: object) -> object:
+def _bytes(value: object) -> object:
     if isinstance(value, str) and (found := re.fullmatch(r"([0-9]+) ?(KiB|MiB|GiB)", value)):
         return int(found[1]) << {"KiB": 10, "MiB": 20, "GiB": 30}[found[2]]
     return value
@@ -60,9 +70,14 @@ def _listen(value: str) -> str:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(seconds), PlainSerializer(_text, return_type=str, when_used="json")]
+Duration = Annotated[
+    float,
+    BeforeValidator(seconds),
+    PlainSerializer(_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "duration"}),
+]
 """Seconds, written as a Go duration."""
-ByteSize = Annotated[int, BeforeValidator(_utf8_bytes), Field(ge=0)]
+ByteSize = Annotated[int, BeforeValidator(_bytes), Field(ge=0), WithJsonSchema({"type": ["integer", "string"]})]
 """Bytes, written as a number or as 256KiB, 64MiB."""
 Listen = Annotated[str, AfterValidator(_listen)]
 """`host:port` to listen on; an empty host means all addresses."""

@@ -22,6 +22,7 @@ from collector.config.telemetry import Logs
 from collector.errors import ConfigError, SidecarError
 from collector.pipeline.admission import cgroup_limit, limits, resident_bytes
 from collector.pipeline.graph import Intake
+from collector.service.banner import banner
 from collector.service.graph import Builder, Graph, adopt
 from collector.service.host import ServiceHost
 from collector.service.logs import OwnLog
@@ -57,6 +58,9 @@ def main(options: RunOptions) -> int:
         print(f"warning: {warning.render()}", file=sys.stderr)
     assert loaded.resolved is not None
     log = service.own_log = _own_log(options, loaded.resolved.telemetry.logs)
+    if options.dev or sys.stdout.isatty():
+        terminal = sys.stdout if sys.stdout.isatty() else sys.stderr
+        print(banner(loaded.resolved, dev=options.dev), file=terminal, flush=True)
     _tune_memory()
     log.start()
     try:

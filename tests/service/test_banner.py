@@ -1,0 +1,43 @@
+"""service.banner: where it listens, in one screen."""
+
+from collector.catalog import Catalog
+from collector.config.load import load
+from collector.service.banner import banner
+
+TEXT = """
+receivers: {otlp: {protocols: {grpc: , http: {endpoint: "127.0.0.1:14318"}}}}
+exporters: {debug: , prometheus: {endpoint: "127.0.0.1:18889"}}
+extensions: {console: {endpoint: "127.0.0.1:15679"}}
+service:
+  extensions: [console]
+  pipelines: {traces: {receivers: [otlp], exporters: [debug]}, metrics: {receivers: [otlp], exporters: [prometheus]}}
+"""
+
+
+def shown(folder, dev):
+    file = folder / "config.yaml"
+    file.write_text(TEXT)
+    loaded = load([str(file)], catalog=Catalog())
+    assert loaded.resolved is not None, [p.render() for p in loaded.errors]
+    return banner(loaded.resolved, dev=dev)
+
+
+def test_every_listener_and_pipeline_is_named(tmp_path):
+    text = shown(tmp_path, dev=False)
+    for part in (
+        "otlp grpc",
+        "localhost:4317",
+        "127.0.0.1:14318",
+        "http://127.0.0.1:15679/",
+        "http://127.0.0.1:18889/metrics",
+        "http://localhost:8888/metrics",
+        "otlp > debug",
+    ):
+        assert part in text, text
+    assert "dev mode" not in text
+
+
+def test_dev_mode_says_that_nothing_leaves_and_what_to_try(tmp_path):
+    text = shown(tmp_path, dev=True)
+    assert "nothing leaves this host" in text
+    assert "otel-sidecar send" in text
