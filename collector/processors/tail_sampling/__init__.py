@@ -15,10 +15,12 @@ yet known to be wanted:
 With a policy that can veto (`drop`, `invert_match`) or that needs the end of a trace (`upper_threshold_ms`) traces wait for
 `decision_wait` unless what is known rules the veto out. Spans without a valid trace id are judged request by request.
 Tail decisions leave `tracestate` alone: a share that errors are added to has no single probability to write there.
+Longer than most files: settings and the life of a span through the sampler are read together; the parts are in the folder.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -107,19 +109,18 @@ class TailSampling(Processor):
         self._sampled: Decisions[Verdict] = Decisions(config.decision_cache.sampled_cache_size)
         self._dropped: Decisions[int] = Decisions(config.decision_cache.non_sampled_cache_size)
         self._report = Report(settings, plan.errors)
-        self._marks: dict[Verdict, bytes] = {}
 
     def process(self, batch: Batch, now: float) -> Batch | None:
         """The spans of sampled traces, in order, with what was held of them."""
         slices = [Slice(group.header, scope) for group in batch.groups for scope in group.scopes]
         unique = dict.fromkeys(chain.from_iterable(part.ids for part in slices))
         kept = self._sampled.known(unique)
-        waiting, vetoed = self._judge_fresh(slices, [trace_id for trace_id in unique if trace_id not in kept], kept, now)
-        pieces = self._release(kept, vetoed)
+        waiting, refused = self._judge_fresh(slices, [trace_id for trace_id in unique if trace_id not in kept], kept, now)
+        pieces = self._release(kept, refused)
         stays = self._hold(slices, waiting)
         goes, groups = self._pass(batch, slices, kept)
         total = sum(len(part.ids) for part in slices)
-        self._book(slices, vetoed, total - goes - stays)
+        self._book(slices, refused, total - goes - stays)
         pieces += self._expire(now)
         self._report.flush(now, self._held)
         if goes == total and not pieces and not self.config.record_policy:
@@ -134,7 +135,7 @@ class TailSampling(Processor):
 
     def drain(self) -> Batch | None:
         """Judge everything held, or drop it, as drop_pending_traces_on_shutdown says."""
-        traces, pieces = self._held.overdue(float("inf")), []
+        traces, pieces = self._held.overdue(math.inf, 0.0), []
         if self.config.drop_pending_traces_on_shutdown:
             self._report.dropped(sum(trace.spans for trace in traces), "shutdown")
         else:
@@ -149,13 +150,13 @@ class TailSampling(Processor):
     def _judge_fresh(
         self, slices: Sequence[Slice], fresh: list[bytes], kept: dict[bytes, Verdict], now: float
     ) -> tuple[dict[bytes, Trace], dict[bytes, str]]:
-        """Add to `kept` what is sampled from now on; returns the traces that must wait and, by policy, the vetoed ones."""
+        """Add to `kept` what is sampled from now on; returns those that wait and, with the vetoing policy, those refused."""
         known = self._held.traces
         late = self._dropped.known(fresh)
         held = {trace_id: known[trace_id] for trace_id in fresh if trace_id in known}
         bits, times = self._states(slices, fresh, late, held)
         waiting: dict[bytes, Trace] = {}
-        vetoed: dict[bytes, str] = {}
+        refused: dict[bytes, str] = {}
         for trace_id, state in bits.items():
             verdict = self._so_far[state]
             if verdict is UNDECIDED:
@@ -171,10 +172,10 @@ class TailSampling(Processor):
                 kept[trace_id] = verdict
                 self._dropped.forget(trace_id)
             else:
-                vetoed[trace_id] = verdict.policy
+                refused[trace_id] = verdict.policy
             self._remember(trace_id, verdict, state, again=trace_id in late and not verdict.sampled)
         self._report.new(len(fresh) - len(late) - len(held))
-        return waiting, vetoed
+        return waiting, refused
 
     def _states(
         self, slices: Sequence[Slice], fresh: list[bytes], late: Mapping[bytes, int], held: Mapping[bytes, Trace]
@@ -194,7 +195,7 @@ class TailSampling(Processor):
             if trace_id in held:
                 start, end = held[trace_id].extend(start, end)
             bits[trace_id] |= evidence.lasting(start, end)
-        for trace_id, found in evidence.find(slices, undecided).items():
+        for trace_id, found in evidence.find(slices, bits).items():
             bits[trace_id] |= found
         return bits, times
 
@@ -208,22 +209,22 @@ class TailSampling(Processor):
         else:
             self._dropped.put((trace_id,), state)
 
-    def _book(self, slices: Sequence[Slice], vetoed: Mapping[bytes, str], dropped: int) -> None:
-        if dropped and any(vetoed.values()):
-            by_policy = Counter(vetoed[trace_id] for part in slices for trace_id in part.ids if trace_id in vetoed)
+    def _book(self, slices: Sequence[Slice], refused: Mapping[bytes, str], dropped: int) -> None:
+        if dropped and any(refused.values()):
+            by_policy = Counter(refused[trace_id] for part in slices for trace_id in part.ids if trace_id in refused)
             for policy, spans in by_policy.items():
                 self._report.dropped(spans, "sampled", policy)
         else:
             self._report.dropped(dropped, "sampled")
 
-    def _release(self, kept: Mapping[bytes, Verdict], vetoed: Mapping[bytes, str]) -> list[Piece]:
+    def _release(self, kept: Mapping[bytes, Verdict], refused: Mapping[bytes, str]) -> list[Piece]:
         """What was held of traces that now have a verdict: pieces that go on; the rest is booked."""
         pieces: list[Piece] = []
         if self._held.traces:
             for trace_id in [trace_id for trace_id in kept if trace_id in self._held.traces]:
                 pieces += self._sent(self._held.take(trace_id), kept[trace_id])
-            for trace_id in [trace_id for trace_id in vetoed if trace_id in self._held.traces]:
-                self._report.dropped(self._held.take(trace_id).spans, "sampled", vetoed[trace_id])
+            for trace_id in [trace_id for trace_id in refused if trace_id in self._held.traces]:
+                self._report.dropped(self._held.take(trace_id).spans, "sampled", refused[trace_id])
         return pieces
 
     def _hold(self, slices: Sequence[Slice], waiting: Mapping[bytes, Trace]) -> int:
@@ -239,7 +240,7 @@ class TailSampling(Processor):
 
     def _expire(self, now: float) -> list[Piece]:
         """Judge what has waited for decision_wait, and the oldest as long as there is not enough room."""
-        pieces = self._end(self._held.overdue(now - self.config.decision_wait), "sampled")
+        pieces = self._end(self._held.overdue(now, self.config.decision_wait), "sampled")
         surplus = self._held.surplus()
         if surplus:
             self._report.early(len(surplus))

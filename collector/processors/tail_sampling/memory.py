@@ -64,12 +64,12 @@ class Held:
         self.spans -= trace.spans
         return trace
 
-    def overdue(self, since: float) -> list[Trace]:
-        """Remove and return the traces held since then or longer."""
+    def overdue(self, now: float, wait: float) -> list[Trace]:
+        """Remove and return the traces held for `wait` or longer; after the clock was set back, at most twice that."""
         out: list[Trace] = []
         while self.traces:
             trace_id, trace = self.traces.popitem(last=False)
-            if trace.since > since:
+            if now - wait < trace.since <= now + wait:
                 self.traces[trace_id] = trace
                 self.traces.move_to_end(trace_id, last=False)
                 break

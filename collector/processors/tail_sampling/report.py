@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -100,7 +101,12 @@ def marked(item: bytes, verdict: Verdict) -> bytes:
     """A kept span with the deciding policy and its share, unless an earlier sampler wrote them."""
     if POLICY.encode() in item:
         return item
+    return item + _attributes(verdict)
+
+
+@lru_cache(maxsize=1000)
+def _attributes(verdict: Verdict) -> bytes:
     policy, probability = KeyValue(key=POLICY), KeyValue(key=PROBABILITY)
     policy.value.string_value = verdict.policy
     probability.value.double_value = verdict.probability
-    return item + Span(attributes=[policy, probability]).SerializeToString()
+    return Span(attributes=[policy, probability]).SerializeToString()

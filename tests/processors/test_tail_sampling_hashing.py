@@ -1,0 +1,63 @@
+"""The hash of tail_sampling's probabilistic policy: exact, alone and for many ids at once."""
+
+from __future__ import annotations
+
+import random
+from decimal import Decimal, localcontext
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.processors.tail_sampling.hashing import DEFAULT_SALT, Share, fnv1a, fnv1a_many, threshold
+
+MAX = 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(b"", 0xCBF29CE484222325), (b"a", 0xAF63DC4C8601EC8C), (b"foobar", 0x85944171F73967E8)]
+)
+def test_the_hash_gives_the_published_test_vectors(text, value):
+    assert fnv1a(text) == value
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16), max_size=40), st.integers(0, MAX))
+@settings(max_examples=60, deadline=None)
+def test_many_ids_at_once_hash_as_one_by_one(ids, state):
+    assert list(fnv1a_many(ids, state)) == [fnv1a(trace_id, state) for trace_id in ids]
+
+
+@given(st.lists(st.binary(max_size=20), min_size=4, max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_ids_of_other_lengths_are_hashed_too(ids):
+    assert list(fnv1a_many(ids, 7)) == [fnv1a(trace_id, 7) for trace_id in ids]
+
+
+@given(st.floats(0, 100))
+@settings(max_examples=100, deadline=None)
+def test_the_threshold_is_the_product_rounded_to_64_bits_and_cut(percentage):
+    with localcontext() as context:
+        context.prec = 2000
+        product = Decimal(percentage / 100) * MAX
+        if product:
+            exponent = int(product).bit_length() if product >= 1 else 0
+            while product < Decimal(2) ** (exponent - 1):
+                exponent -= 1
+            scale = Decimal(2) ** (64 - exponent)
+            product = (product * scale).to_integral_value(rounding="ROUND_HALF_EVEN") / scale
+        assert threshold(percentage) == int(product)
+
+
+def test_the_borders_of_the_percentage():
+    assert threshold(0) == threshold(-1) == 0
+    assert threshold(100) == threshold(250) == MAX
+    assert threshold(50) == 2**63 - 1
+
+
+def test_salts_choose_different_traces_and_the_empty_one_is_the_default():
+    ids = [random.Random(number).randbytes(16) for number in range(2000)]
+    plain = Share(20).pick(ids)
+    assert plain == Share(20, DEFAULT_SALT).pick(ids)
+    assert plain != Share(20, "other").pick(ids)
+    assert 300 <= len(plain) <= 500
+    assert set(Share(10).pick(ids)) <= set(plain)
