@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
@@ -42,9 +43,17 @@ class Flock:
         return f"AKIA{word}"
 
     def found(self, text: str) -> dict[str, str]:
-        """Canaries in a text, in any case, with the place they were put."""
-        low = text.lower()
+        """Canaries in a text, in any case and inside base64 (as JSON shows bytes), with the place they were put."""
+        low = "\n".join([text, *map(plain, re.findall(r"[A-Za-z0-9+/]{20,}={0,2}", text))]).lower()
         return {word: place for word, place in self.places.items() if word.lower() in low}
+
+
+def plain(encoded: str) -> str:
+    """What a base64 text holds; empty when it is none."""
+    try:
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4)).decode(errors="replace")
+    except ValueError:
+        return ""
 
 
 class Planted(NamedTuple):
@@ -93,7 +102,10 @@ def test_the_search_finds_canaries_that_went_past_the_sidecar(jaeger: Jaeger) ->
             attribute.value.string_value = "past-the-sidecar"
     send(jaeger.grpc, [request])
     wait_for(lambda: jaeger.spans("past-the-sidecar"), 10, "the span")
-    assert len(flock.found(json.dumps(jaeger.traces("past-the-sidecar")))) >= 8
+    found = flock.found(json.dumps(jaeger.traces("past-the-sidecar")))
+    shapes = {place.split()[1] for place in found.values() if place.startswith("resource_spans.scope_spans.spans.attributes ")}
+    assert len(found) >= 30, "Jaeger itself does not show scopes' and links' attributes"
+    assert shapes == {"text", "list", "map", "bytes", "JSON", "key"}
 
 
 def test_no_canary_is_in_jaeger(planting: Planted, jaeger: Jaeger) -> None:
