@@ -82,6 +82,11 @@ class Inflater:
         self._more += data
         return self._zstd() if self._codec == "zstd" else self._deflate()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the body so far."""
+        return len(self._out)
+
     def close(self) -> bytes:
         """The whole body. Raises Malformed when its end is missing."""
         if not self._started or self._stream is not None or self._more:

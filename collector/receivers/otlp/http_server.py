@@ -1,0 +1,298 @@
+"""OTLP over HTTP: protobuf and JSON on one port, our own capped decompression, every error a google.rpc.Status.
+
+Bodies are read chunk by chunk, each chunk reserved from the byte budget before the next; deadlines for headers, body and idle
+connections, a cap on connections and on headers (aiohttp has no deadline for headers and keeps idle connections for an hour).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+
+from collector.component import Hold, Settings
+from collector.errors import Malformed, Refused, Rejected, TooLarge, Unsupported
+from collector.fields import ServerTLS, listen_address
+from collector.model import Signal
+from collector.otlp.answers import Failure, success
+from collector.otlp.compression import Inflater
+from collector.receivers.otlp.cors import CorsPolicy
+from collector.receivers.otlp.intake import Intake, Metadata
+from collector.receivers.otlp.options import Http
+
+JSON, PROTOBUF = "application/json", "application/x-protobuf"
+PER_BYTE = 2.2
+"""Bytes taken for each byte of a body: itself and the items cut from it."""
+MAX_CONNECTIONS, MAX_HEADERS, MAX_HEADER, MAX_HEADER_BYTES = 512, 64, 8190, 16 << 10
+_PAUSE = 1 << 20
+_LINGER, _GRACE, _NEVER = 5.0, 5.0, 1e9
+_silent = logging.getLogger("collector.receivers.otlp.http")  # aiohttp's messages may quote request bytes: never shown
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+
+class NotFound(Rejected):
+    """No signal has this path."""
+
+    grpc_code = "UNIMPLEMENTED"
+    http_status = 404
+
+
+class NotPost(Rejected):
+    """OTLP is POST only."""
+
+    grpc_code = "UNIMPLEMENTED"
+    http_status = 405
+
+
+class HttpServer:
+    """One listener."""
+
+    def __init__(self, config: Http, settings: Settings, intake: Intake, limit: int) -> None:
+        self._config, self._settings, self._intake, self._limit = config, settings, intake, limit
+        self._paths = {path: Signal(name) for path, name in config.paths().items()}
+        self._cors = CorsPolicy(config.cors)
+        self._fixed = {"Server": "otel-sidecar", **config.response_headers}
+        self._web: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+        self._reload: asyncio.Task[None] | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when that is not possible."""
+        config, loop = self._config, asyncio.get_running_loop()
+        context = config.tls.context() if config.tls else None
+        self._web = _Connections(
+            self._handle,
+            header_timeout=config.read_header_timeout,
+            keepalive_timeout=config.idle_timeout or _NEVER,
+            auto_decompress=False,
+            access_log=None,
+            logger=_silent,
+            max_headers=MAX_HEADERS,
+            max_field_size=MAX_HEADER,
+            max_line_size=MAX_HEADER,
+            lingering_time=_LINGER,
+        )
+        path = config.socket_path()
+        if path is None:
+            host, port = listen_address(config.endpoint)
+            self._listener = await loop.create_server(self._web, host, port, ssl=context, backlog=1024)
+            self.port = self._listener.sockets[0].getsockname()[1]
+        else:
+            self._listener = await loop.create_unix_server(self._web, path, ssl=context, backlog=1024)
+        if config.tls and context and config.tls.reload_interval:
+            self._reload = asyncio.create_task(_reload(config.tls, context))
+
+    async def stop(self) -> None:
+        """Answer what is in flight, then close."""
+        if self._listener is None or self._web is None:
+            return
+        self._listener.close()
+        if self._reload:
+            self._reload.cancel()
+        self._web.pre_shutdown()
+        await self._web.shutdown(_GRACE)
+        if path := self._config.socket_path():
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        self._listener = None
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, _Connection)
+        connection.begin()
+        origin = self._cors.headers(request.headers)
+        json = _media_type(request) == JSON
+        try:
+            if request.method == "OPTIONS" and (preflight := self._cors.preflight(request.headers)) is not None:
+                return web.Response(status=204, headers=self._fixed | preflight)
+            signal = self._check(request)
+            body = await self._export(signal, request, json=json)
+            response = web.Response(body=body, content_type=JSON if json else PROTOBUF, headers=self._fixed | origin)
+        except Exception as error:
+            response = self._failed(self._intake.failed(error), request, origin)
+        finally:
+            connection.end()
+        if not self._config.keep_alives_enabled:
+            response.force_close()
+        return response
+
+    def _check(self, request: web.BaseRequest) -> Signal:
+        """The signal a request is for. Raises what refuses it by its head."""
+        signal = self._paths.get(request.path)
+        if signal is None:
+            raise NotFound(f"404 page not found, supported: {' '.join(sorted(self._paths))}")
+        if request.method != "POST":
+            raise NotPost("405 method not allowed, supported: [POST]")
+        if _media_type(request) not in (JSON, PROTOBUF):
+            raise Unsupported(f"415 unsupported media type, supported: [{JSON}, {PROTOBUF}]")
+        if sum(len(key) + len(value) for key, value in request.raw_headers) > MAX_HEADER_BYTES:
+            raise Malformed(f"the headers are larger than {MAX_HEADER_BYTES} bytes")
+        self._intake.require(signal)
+        return signal
+
+    async def _export(self, signal: Signal, request: web.BaseRequest, *, json: bool) -> bytes:
+        with self._settings.host.budget.hold() as hold:
+            body = await self._body(request, hold)
+            metadata = _metadata(request) if self._config.include_metadata else None
+            if json:
+                opened = await self._intake.take_json(signal, body, hold, metadata, strict=self._config.strict_json)
+            else:
+                opened = await self._intake.take(signal, body, hold, metadata)
+        self._intake.answered("OK")
+        return success(signal, opened.rejected, opened.message, json=json)
+
+    async def _body(self, request: web.BaseRequest, hold: Hold) -> bytes:
+        codec = request.headers.get("Content-Encoding", "").strip().lower()
+        codec = "" if codec in ("identity", "none") else codec
+        if codec not in self._config.compression_algorithms:
+            raise Malformed(f"unsupported Content-Encoding: {codec[:64]!r}" if codec else "a Content-Encoding is required")
+        if (request.content_length or 0) > self._limit:
+            raise TooLarge(f"the body is larger than {self._limit} bytes")
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        try:
+            async with asyncio.timeout(self._config.read_timeout or None):
+                return await (self._inflated(request, codec, hold) if codec else self._plain(request, hold))
+        except TimeoutError:
+            raise Refused("the body did not arrive in time", after=1, reason="slow") from None
+        except (RequestPayloadError, ConnectionError):
+            raise Malformed("the body ends too early or is not framed as HTTP has it") from None
+
+    async def _chunks(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
+        total = 0
+        while chunk := await request.content.readany():
+            total += len(chunk)
+            if total > self._limit:
+                raise TooLarge(f"the body is larger than {self._limit} bytes")
+            yield chunk
+
+    async def _plain(self, request: web.BaseRequest, hold: Hold) -> bytes:
+        parts = []
+        async for chunk in self._chunks(request):
+            hold.grow(int(len(chunk) * PER_BYTE))
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def _inflated(self, request: web.BaseRequest, codec: str, hold: Hold) -> bytes:
+        inflater, before = Inflater(codec, self._limit, hold.grow), 0
+        async for chunk in self._chunks(request):
+            for _ in inflater.feed(chunk):
+                if inflater.size - before > _PAUSE:
+                    before = inflater.size
+                    await asyncio.sleep(0)
+        hold.grow(int(inflater.size * (PER_BYTE - 1)))
+        return inflater.close()
+
+    def _failed(self, answer: Failure, request: web.BaseRequest, origin: Mapping[str, str]) -> web.Response:
+        json = _media_type(request) != PROTOBUF
+        headers = {**self._fixed, **origin}
+        if answer.retry_after and answer.http_status in (429, 503):
+            headers["Retry-After"] = answer.retry_after
+        if answer.http_status == 405:
+            headers["Allow"] = "POST"
+        content_type = JSON if json else PROTOBUF
+        return web.Response(status=answer.http_status, body=answer.body(json=json), content_type=content_type, headers=headers)
+
+
+def _media_type(request: web.BaseRequest) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _metadata(request: web.BaseRequest) -> Metadata:
+    return {key.lower(): tuple(request.headers.getall(key)) for key in request.headers}
+
+
+async def _reload(tls: ServerTLS, context: ssl.SSLContext) -> None:
+    """Load the certificate files again every `reload_interval`; while they are being replaced the old pair stays."""
+    while tls.cert_file and tls.key_file:
+        await asyncio.sleep(tls.reload_interval)
+        with suppress(OSError):  # ssl.SSLError is one
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+
+
+class _Connection(RequestHandler):
+    """A connection with a deadline for headers, and errors in OTLP's form."""
+
+    def __init__(self, manager: Any, *, header_timeout: float, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._header_timeout = header_timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self.idle_since: float | None = time.monotonic()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._manager.admit():  # type: ignore[union-attr]
+            self._force_close = True
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        super().connection_made(transport)
+        self._start_timer()
+
+    def data_received(self, data: bytes) -> None:
+        if self.idle_since is not None:
+            self._start_timer()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def begin(self) -> None:
+        """The headers are there."""
+        self._stop_timer()
+        self.idle_since = None
+
+    def end(self) -> None:
+        """The request is answered."""
+        self.idle_since = time.monotonic()
+
+    def _start_timer(self) -> None:
+        if self._timer is None and self._header_timeout:
+            self._timer = self._loop.call_later(self._header_timeout, self.force_close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def handle_error(
+        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What is no HTTP request; the text of the error may quote the request and is not repeated."""
+        answer = Failure("INVALID_ARGUMENT", 400, "not an HTTP request") if status < 500 else Failure("INTERNAL", status, "error")
+        response = web.Response(status=answer.http_status, body=answer.body(json=True), content_type=JSON)
+        response.force_close()
+        return response
+
+
+class _Connections(web.Server):
+    """All connections of one listener, up to a cap; at the cap the longest idle one makes room."""
+
+    def __init__(self, handler: Any, **options: Any) -> None:
+        super().__init__(handler)
+        self._options = options
+        self._cap = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+    def __call__(self) -> Any:
+        return _Connection(self, loop=self._loop, **self._options)
+
+    def admit(self) -> bool:
+        """Whether there is room for one more."""
+        if len(self._connections) < self._cap:
+            return True
+        idle = [each for each in self._connections if isinstance(each, _Connection) and each.idle_since is not None]
+        if not idle:
+            return False
+        min(idle, key=lambda each: each.idle_since or 0.0).force_close()
+        return True

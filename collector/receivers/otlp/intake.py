@@ -1,0 +1,127 @@
+"""What both protocols do with a body: open it, hand it to the pipelines, count, and find the answer to an error."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator, Iterator, Mapping
+from typing import TypeVar
+
+from collector.component import Accept, Hold, Settings
+from collector.errors import Refused, Rejected
+from collector.model import Signal
+from collector.otlp.answers import Failure, failure
+from collector.otlp.mapping import Reader
+from collector.otlp.request import Opened, open_slices
+
+LOG_EVERY = 10.0
+_T = TypeVar("_T")
+Metadata = Mapping[str, tuple[str, ...]]
+
+
+class NoPipeline(Rejected):
+    """The signal is not configured."""
+
+    grpc_code = "UNIMPLEMENTED"
+    http_status = 404
+
+
+class Intake:
+    """Where the requests of one transport (`grpc`, `http`) go."""
+
+    def __init__(self, settings: Settings, transport: str, accept: Mapping[Signal, Accept]) -> None:
+        self._settings, self._accept = settings, accept
+        self._labels = (settings.id, transport)
+        meters = settings.meters
+        names = ("receiver", "transport")
+        self._counters = {
+            (state, signal): meters.counter(f"otelcol_receiver_{state}_{signal.noun}", f"{text} {signal.noun}.", names, cap=0)
+            for state, text in (("accepted", "Accepted"), ("refused", "Refused"), ("failed", "Failed, by an error inside,"))
+            for signal in Signal
+        }
+        for signal in accept:
+            self._counters["accepted", signal].touch(*self._labels)
+            self._counters["refused", signal].touch(*self._labels)
+        self._requests = meters.counter(
+            "collector_receiver_requests", "Requests by answer.", ("receiver", "transport", "code"), cap=0
+        )
+        self._nonstandard = meters.counter(
+            "collector_nonstandard_json", "JSON that the letter of the OTLP specification forbids.", ("kind",), cap=0
+        )
+        self._logged: dict[str, float] = {}
+
+    def require(self, signal: Signal) -> Accept:
+        """The pipelines of a signal. Raises NoPipeline."""
+        accept = self._accept.get(signal)
+        if accept is None:
+            raise NoPipeline(f"no {signal} pipeline is configured")
+        return accept
+
+    async def take_json(self, signal: Signal, text: bytes, hold: Hold, metadata: Metadata | None, *, strict: bool) -> Opened:
+        """The same as `take` for a JSON request."""
+        reader = Reader(signal, text, strict=strict, reserve=hold.grow)
+        for _ in reader.slices():
+            await asyncio.sleep(0)
+        for kind, count in reader.nonstandard.items():
+            self._nonstandard.add(count, kind)
+        return await self.take(signal, reader.encoded, hold, metadata)
+
+    async def take(self, signal: Signal, body: bytes, hold: Hold, metadata: Metadata | None) -> Opened:
+        """Check one encoded request and wait until the pipelines have it. Raises Refused, Rejected or what is a bug."""
+        accept = self.require(signal)
+        opened = await _paced(open_slices(signal, body, hold.grow))
+        count = opened.batch.count()
+        refused = opened.rejected
+        try:
+            if count:
+                opened.batch.metadata = metadata
+                await accept(opened.batch)
+                self._counters["accepted", signal].add(count, *self._labels)
+        except (Refused, Rejected):
+            refused += count
+            raise
+        except Exception:
+            self._counters["failed", signal].add(count, *self._labels)
+            raise
+        finally:
+            if refused:
+                self._counters["refused", signal].add(refused, *self._labels)
+        return opened
+
+    def answered(self, code: str) -> None:
+        """Count one request by the gRPC name of its answer."""
+        self._requests.add(1, *self._labels, code)
+
+    def failed(self, error: Exception) -> Failure:
+        """The answer to an error; a bug of ours is logged, at most every ten seconds, by type and place only."""
+        answer = failure(error)
+        if not isinstance(error, Refused | Rejected):
+            self._log_bug(error)
+        self.answered(answer.code)
+        return answer
+
+    def _log_bug(self, error: Exception) -> None:
+        kind, now = type(error).__name__, time.monotonic()
+        if now - self._logged.get(kind, -LOG_EVERY) >= LOG_EVERY:
+            self._logged[kind] = now
+            self._settings.log.error("a request failed inside the sidecar: %s at %s", kind, " < ".join(_places(error)))
+
+
+def _places(error: BaseException) -> Iterator[str]:
+    """Where it happened, innermost last; never the error's text, which may hold payload."""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        yield f"{code.co_qualname}:{trace.tb_lineno}"
+        trace = trace.tb_next
+
+
+async def _paced(steps: Generator[None, None, _T]) -> _T:
+    """Run a generator to its end with the loop free in between."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: _T = done.value
+            return result
+        await asyncio.sleep(0)
