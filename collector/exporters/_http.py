@@ -6,6 +6,7 @@ Rules: reliability section 2, rows 4, 5, 17 and 21. An exporter says what to pos
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import ssl
 import time
@@ -177,7 +178,7 @@ class HttpClient:
         try:
             async with self._session.post(
                 url,
-                data=body,
+                data=body if len(body) <= _INLINE else io.BytesIO(body),  # sent in pieces
                 headers=sent,
                 allow_redirects=False,
                 proxy=self._config.proxy_url or None,

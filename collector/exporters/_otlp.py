@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from collector.component import Settings
-from collector.errors import Oversized, Permanent, Retryable, SendError
+from collector.errors import Malformed, Oversized, Permanent, Retryable, SendError
 from collector.exporters._http import HttpClient, Reply
 from collector.exporters._replies import Notices, excerpt
 from collector.model import Payload, Signal
@@ -28,10 +28,11 @@ class OtlpPush:
         """Deliver `payload`; returns the rejected items. Raises Retryable, Permanent or Oversized by OTLP's table."""
         body = payload.data
         if self._json:
-            if len(body) <= _INLINE:
-                body = to_json(payload.signal, body)
-            else:
-                body = await asyncio.to_thread(to_json, payload.signal, body)
+            try:
+                inline = len(body) <= _INLINE
+                body = to_json(payload.signal, body) if inline else await asyncio.to_thread(to_json, payload.signal, body)
+            except Malformed as error:
+                raise Permanent(str(error)) from None
         reply = await self._client.post(url, body, JSON if self._json else PROTOBUF, headers)
         if 200 <= reply.status < 300:
             return self._partial(payload.signal, reply)

@@ -233,6 +233,8 @@ class OtlpGrpc(Exporter):
         """What to do about a status (OTLP specification, Failures)."""
         code, said = error.code().name, error.details() or ""
         text = f"{code}: {excerpt(said, self._secrets)}"
+        if "WRONG_VERSION_NUMBER" in said:
+            text += " (the backend speaks no TLS here: set tls.insecure: true)"
         metadata: Any = error.trailing_metadata() or ()
         details = dict(metadata).get("grpc-status-details-bin", b"")
         after = answers.read_failure(details)[1] if isinstance(details, bytes) else None

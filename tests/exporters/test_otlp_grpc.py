@@ -200,6 +200,7 @@ async def test_closing_during_a_send_is_retryable_and_not_a_cancellation(grpc_se
     await exporter.start()
     sending = asyncio.ensure_future(exporter.send(payload()))
     await eventually(lambda: grpc_server.seen)
+    await exporter.start()
     await exporter.stop()
     with pytest.raises(Retryable):
         await sending
@@ -234,6 +235,11 @@ async def test_tls_is_on_by_default_and_checks_the_server(certificates: Certific
         with pytest.raises(Retryable):
             await sent({"endpoint": backend.target, "timeout": "3s"})
         assert len(backend.seen) == 2
+
+
+async def test_tls_towards_a_plain_backend_says_what_to_change(grpc_server: GrpcBackend) -> None:
+    with pytest.raises(Retryable, match=r"set tls\.insecure: true"):
+        await sent({"endpoint": grpc_server.target, "timeout": "3s"})
 
 
 async def test_the_expected_server_name_can_be_overridden(certificates: Certificates) -> None:

@@ -50,13 +50,14 @@ async def test_every_signal_is_posted_to_its_path_unchanged(http: HttpBackend, s
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "deflate", "zlib", "none", ""])
-@pytest.mark.parametrize("items", [1, 4000])
+@pytest.mark.parametrize("items", [1, 20_000])
 async def test_a_compressed_request_is_the_same_request(http: HttpBackend, codec: str, items: int) -> None:
     what = payload(items=items)
     await sent({"endpoint": http.url, "compression": codec}, what)
     [seen] = http.seen
     assert seen.headers.get("content-encoding", "") == codec.replace("none", "")
     assert seen.body == what.data
+    assert int(seen.headers["content-length"]) == len(seen.wire)
 
 
 async def test_a_compression_level_makes_requests_smaller(http: HttpBackend) -> None:
@@ -76,6 +77,11 @@ async def test_json_encoding_sends_otlp_json(http: HttpBackend, items: int) -> N
     [seen] = http.seen
     assert seen.headers["content-type"] == "application/json"
     assert orjson.loads(seen.body) == orjson.loads(to_json(Signal.LOGS, what.data))
+
+
+async def test_a_request_that_has_no_json_form_is_permanent(http: HttpBackend) -> None:
+    with pytest.raises(Permanent, match="not an OTLP request"):
+        await sent({"endpoint": http.url, "encoding": "json"}, Payload(Signal.TRACES, b"\xff\xff", 1))
 
 
 async def test_an_endpoint_of_a_signal_is_used_as_it_is(http: HttpBackend) -> None:
@@ -233,6 +239,7 @@ async def test_a_cancelled_send_leaves_the_exporter_usable(http: HttpBackend) ->
         await sending
     gate.set()
     assert await exporter.send(payload()) == 0
+    await exporter.start()
     await exporter.stop()
     await exporter.stop()
     with pytest.raises(Retryable, match="not started"):

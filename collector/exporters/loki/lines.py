@@ -11,6 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -33,6 +34,7 @@ _REQUEST_ID = (
 _USER_ID = ("user_id", "enduser.id", "user.id", "http.request.header.x-user-id", "X-User-ID", "x-user-id")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]{0,200})(?::\s(.*))?$")
+_SCALARS = frozenset(("string_value", "int_value", "bool_value"))
 _LONGEST_ID = 512
 _DEEP = 64 << 10
 
@@ -77,15 +79,17 @@ def plain(value: Any) -> Any:
     if kind is None:
         return None
     inner = getattr(value, kind)
+    if kind in _SCALARS:
+        return inner
     if kind == "array_value":
         return [plain(entry) for entry in inner.values]
     if kind == "kvlist_value":
         return {entry.key: plain(entry.value) for entry in inner.values}
     if kind == "bytes_value":
         return base64.b64encode(inner).decode()
-    if kind == "double_value" and not math.isfinite(inner):
-        return "NaN" if math.isnan(inner) else "Infinity" if inner > 0 else "-Infinity"
-    return inner
+    if math.isfinite(inner):
+        return inner
+    return "NaN" if math.isnan(inner) else "Infinity" if inner > 0 else "-Infinity"
 
 
 def as_text(value: Any) -> str:
@@ -213,7 +217,12 @@ def _source(fields: dict[str, Any]) -> None:
                 fields.setdefault(name, fields[key])
     for key in ("code.file.path", "code.filepath"):
         if isinstance(fields.get(key), str):
-            fields.setdefault("module", PurePath(fields[key]).stem)
+            fields.setdefault("module", _stem(fields[key]))
+
+
+@lru_cache(4096)
+def _stem(path: str) -> str:
+    return PurePath(path).stem
 
 
 def _ids(record: Any, fields: dict[str, Any]) -> dict[str, str]:
@@ -244,4 +253,10 @@ def _hex(fields: dict[str, Any], keys: tuple[str, ...], length: int) -> str:
 
 
 def _iso(time: int) -> str:
-    return (_EPOCH + timedelta(microseconds=time // 1000)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(time, 1_000_000_000)
+    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@lru_cache(64)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
