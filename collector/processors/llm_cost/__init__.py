@@ -1,0 +1,114 @@
+"""Prices every LLM call from its tokens, counts it once, and writes the cost onto its span.
+
+Example:
+    {}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from collector.component import Processor, Settings
+from collector.model import Batch, Scope, Signal
+from collector.otlp.scan import EngineFailed, Scanner
+from collector.processors.llm_cost.accounting import Accounting
+from collector.processors.llm_cost.call import Origin, Seen, origin_of
+from collector.processors.llm_cost.options import Options
+
+_HITS_PER_SPAN = 64
+
+
+class LlmCost(Processor):
+    """Normal spans pass as bytes; one scan of the batch finds the spans that tell of LLM calls, and only those are decoded."""
+
+    Config = Options
+    signals = frozenset({Signal.TRACES})
+    shared = True
+    counts = True
+
+    def __init__(self, config: Options, settings: Settings) -> None:
+        """Raises ConfigError when prices_file cannot be used."""
+        super().__init__(config, settings)
+        self._accounting = Accounting(config, settings)
+        self._scanner = Scanner(self._accounting.dialects.patterns())
+
+    def process(self, batch: Batch, now: float) -> Batch:
+        """The same batch; spans that were priced carry their cost."""
+        if batch.signal is not Signal.TRACES:
+            return batch
+        positions = self._candidates(batch.items())
+        if not positions:
+            return batch
+        calls = list(self._read(batch, positions))
+        calls.sort(key=_children_first)
+        changed = False
+        for seen, scope, index in calls:
+            stamped = self._guarded(self._accounting.settle, seen, now)
+            if stamped is not None:
+                scope.items[index] = stamped
+                changed = True
+        return Batch(batch.signal, batch.groups, None, batch.metadata) if changed else batch
+
+    def tick(self, now: float) -> None:
+        """Load the catalogue after the start, log what waits, age the gauges."""
+        self._accounting.tick(now)
+
+    def preload(self) -> None:
+        """Load the price catalogue now (0.2 s); otherwise the first tick or the first LLM span does."""
+        self._accounting.catalogue.load()
+
+    def reload_prices(self) -> bool:
+        """Read prices_file again; a bad file keeps the old prices, is logged and counted. True when the new ones are in use."""
+        return self._accounting.reload_prices()
+
+    def spend(self) -> dict[str, Any]:
+        """Calls, failures, cost and tokens so far, in all and by model (R-415)."""
+        return self._accounting.spend.summary()
+
+    def history(self) -> list[dict[str, Any]]:
+        """The last thousand calls, oldest first (R-417)."""
+        return self._accounting.spend.history()
+
+    def usage_by_hour(self, now: float, hours: int = 24) -> list[dict[str, Any]]:
+        """Tokens of each of the last hours, UTC (R-418)."""
+        return self._accounting.spend.hours(now, hours)
+
+    def _candidates(self, items: list[bytes]) -> list[int]:
+        try:
+            return sorted(self._scanner.scan(items, max(2000, _HITS_PER_SPAN * len(items))).marks)
+        except EngineFailed:
+            return list(range(len(items)))
+
+    def _read(self, batch: Batch, positions: list[int]) -> Iterator[tuple[Seen, Scope, int]]:
+        offset, at = 0, 0
+        for group in batch.groups:
+            for scope in group.scopes:
+                end = offset + len(scope.items)
+                origin = None
+                while at < len(positions) and positions[at] < end:
+                    if origin is None:
+                        origin = self._guarded(origin_of, group.header, scope.header) or Origin()
+                    index = positions[at] - offset
+                    seen = self._guarded(self._accounting.look, scope.items[index], origin)
+                    if seen is not None:
+                        yield seen, scope, index
+                    at += 1
+                offset = end
+
+    def _guarded(self, step: Any, *arguments: Any) -> Any:
+        """One span's defect must not cost the batch: it leaves as it came, counted."""
+        try:
+            return step(*arguments)
+        except DecodeError:
+            self._accounting.counters.errors.add(1)
+        except Exception as error:
+            self._accounting.counters.errors.add(1)
+            self.settings.log.warning("llm_cost: a span could not be priced: %s", type(error).__name__)
+        return None
+
+
+def _children_first(call: tuple[Seen, Scope, int]) -> tuple[int, int]:
+    return call[0].end, -call[0].start

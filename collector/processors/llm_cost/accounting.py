@@ -1,0 +1,305 @@
+"""From a call that was read to counters and attributes: is it new, what did it cost, where did the amount come from."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from collector.component import Settings
+from collector.errors import ConfigError
+from collector.processors.llm_cost.call import Origin, Seen, kept_amounts, look
+from collector.processors.llm_cost.catalogue import RELEASED, Catalogue
+from collector.processors.llm_cost.counters import Counters
+from collector.processors.llm_cost.dedup import Dedup
+from collector.processors.llm_cost.dialects import Dialects, text
+from collector.processors.llm_cost.options import LABELS, Options, PriceFile
+from collector.processors.llm_cost.prices import Call, PriceBook, Resolved
+from collector.processors.llm_cost.rates import DAY_NS, Entry, date_ns
+from collector.processors.llm_cost.spend import Record, Spend
+from collector.processors.llm_cost.stamp import WRITTEN, amounts, constant, without
+from collector.processors.llm_cost.unpriced import Complaints
+from collector.processors.llm_cost.usage import Usage, time_to_first_token, truth
+
+_FIELDS_AS_LABELS = ("user", "team", "agent")
+
+
+class Verdict:
+    """What one call cost: `amount` is None when nobody knows; then `reason` says why, if that is worth saying."""
+
+    __slots__ = ("amount", "entry", "partial", "reason", "resolved", "source")
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.resolved = resolved
+        self.entry: Entry | None = None
+        self.amount: float | None = None
+        self.source = ""
+        self.reason = ""
+        self.partial = ""
+
+
+class Accounting:
+    """Prices, memory of counted calls, counters and spend of one `llm_cost`."""
+
+    def __init__(self, options: Options, settings: Settings) -> None:
+        """Raises ConfigError when prices_file or dialects cannot be used."""
+        self._options = options
+        self._log = settings.log
+        self.catalogue = Catalogue()
+        self._extra_labels = tuple(options.labels[len(LABELS) :])
+        try:
+            self.dialects = Dialects(options.dialects, WRITTEN)
+            self._book = PriceBook(options, self.catalogue, self._file())
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{settings.id}: {_brief(error)}") from error
+        for label in self._extra_labels:
+            if label not in _FIELDS_AS_LABELS:
+                self.dialects.add(f"label:{label}", [label])
+        names = [_label_name(label) for label in options.labels]
+        self.counters = Counters(settings.meters, names, options.limits.label_values)
+        self.spend = Spend()
+        self._dedup = Dedup(options.dedup.ttl, options.dedup.max_entries)
+        self._complaints = Complaints(settings.log)
+        self._rules = [rule.model_dump() for rule in options.usage_rules]
+        self._evicted = 0
+        self._preloaded = not options.preload
+        self._aged = 0.0
+
+    def look(self, item: bytes, origin: Origin) -> Seen | None:
+        """The call in an encoded span."""
+        return look(item, origin, self.dialects, self._rules)
+
+    def settle(self, seen: Seen, now: float) -> bytes | None:
+        """Count the call if it is new; the span's new bytes, None when it stays as it is."""
+        self._dedup.age(now)
+        if seen.found.pick("rolled_up", truth):
+            self._dedup.climb(seen.own, seen.parent, now)
+            return None
+        if seen.usage is None and seen.reported is None:
+            if not seen.calls:
+                self._dedup.climb(seen.own, seen.parent, now)
+            elif self._dedup.call(seen.own, seen.parent, now):
+                self._count(seen, self._judge(seen, now), now)
+            return None
+        identity = seen.found.pick("response_id", text)
+        verdict = self._judge(seen, now)
+        known = (verdict.resolved.provider, identity[:256]) if identity else None
+        kind = self._dedup.usage(seen.own, seen.parent, known, seen.rollup, now)
+        if kind:
+            self.counters.duplicates.add(1, seen.origin.service, kind)
+        if kind and kind != "resent":
+            return seen.item + constant((("llm.cost.rollup", True),))
+        if not kind:
+            self._count(seen, verdict, now)
+        return self._stamp(seen, verdict)
+
+    def _judge(self, seen: Seen, now: float) -> Verdict:
+        found, usage = seen.found, seen.usage
+        tier = found.pick("service_tier", text) or ""
+        server = found.pick("server", text) or ""
+        call = Call(seen.provider[:256], seen.response_model[:512], seen.request_model[:512], server[:256], tier[:64])
+        verdict = Verdict(self._book.resolve(call))
+        if usage is not None and usage.split:
+            verdict.entry = self._book.entry(verdict.resolved, _moment(seen.start, now))
+        computed = self._computed(verdict, usage)
+        earlier = found.pick("cost_source", text)
+        if seen.reported is not None and (self._options.prefer_reported or computed is None or earlier):
+            known = earlier if earlier in ("reported", "computed", "estimated") else "reported"
+            verdict.amount, verdict.source, verdict.partial = seen.reported, known, ""
+        elif computed is not None:
+            verdict.amount, verdict.source = computed, "computed"
+        else:
+            verdict.reason = self._why(seen, verdict)
+        if seen.reported and computed is not None and abs(computed - seen.reported) > 0.05 * seen.reported:
+            self.counters.mismatch.add(1, verdict.resolved.provider, verdict.resolved.model)
+        return verdict
+
+    @staticmethod
+    def _computed(verdict: Verdict, usage: Usage | None) -> float | None:
+        entry = verdict.entry
+        if entry is None or usage is None or entry.lacks(usage):
+            return None
+        verdict.partial = " ".join([*usage.bad, *([entry.partial] if entry.partial else [])])
+        return entry.price(usage)
+
+    @staticmethod
+    def _why(seen: Seen, verdict: Verdict) -> str:
+        usage = seen.usage
+        if usage is None:
+            return "no_usage" if seen.status == "success" else ""
+        if usage.bad and not usage.split:
+            return "bad_value"
+        if usage.total is not None:
+            return "no_split"
+        if not (seen.response_model or seen.request_model):
+            return "no_model"
+        known = verdict.resolved.own or verdict.resolved.listed
+        return "no_unit_price" if known else "unknown_model"
+
+    def _count(self, seen: Seen, verdict: Verdict, now: float) -> None:
+        counters, resolved, usage = self.counters, verdict.resolved, seen.usage
+        provider = resolved.provider[:64]
+        tail = (seen.operation, *self._more_labels(seen))
+        labels = (seen.origin.service, provider, resolved.model, *tail)
+        status = seen.status
+        counters.requests.add(1, *labels, status)
+        counters.latency.observe(seen.duration, *labels, status)
+        first = time_to_first_token(seen.found, seen.origin.scope)
+        if first is not None:
+            counters.ttft.observe(first, *labels)
+        if status != "success" and seen.rate_limited:
+            counters.rate_limited.add(1, provider, resolved.model)
+        if usage is not None:
+            self._count_tokens(usage, labels)
+        if verdict.amount is not None:
+            counters.cost.add(verdict.amount, *labels, verdict.source)
+            counters.per_request.observe(verdict.amount, *labels)
+            if verdict.amount > self._options.high_cost_usd:
+                self._expensive(verdict, usage, labels)
+        unpriced_unit = verdict.partial and "no_unit_price"
+        if reason := verdict.reason or unpriced_unit:
+            name = seen.response_model or seen.request_model or "unknown"
+            counters.unpriced.add(1, seen.origin.service, provider, name[:128], *tail, reason)
+            if reason in ("unknown_model", "no_unit_price"):
+                self._complaints.note(provider, name, seen.origin.service, reason, now)
+        self.spend.add(_record(seen, verdict, status, provider, now))
+        if self._dedup.evicted > self._evicted:
+            counters.evicted.add(self._dedup.evicted - self._evicted)
+            self._evicted = self._dedup.evicted
+
+    def _count_tokens(self, usage: Usage, labels: tuple[str, ...]) -> None:
+        tokens, billed = self.counters.tokens, self.counters.billed
+        if usage.total is not None:
+            tokens.add(usage.total, *labels, "unknown")
+            return
+        tokens.add(usage.prompt, *labels, "prompt")
+        tokens.add(usage.output, *labels, "completion")
+        billed.add(usage.uncached, *labels, "input_uncached")
+        if usage.cache_read:
+            billed.add(usage.cache_read, *labels, "cache_read")
+        if written := usage.write_5m + usage.write_1h:
+            billed.add(written, *labels, "cache_write")
+        billed.add(usage.output, *labels, "output")
+
+    def _expensive(self, verdict: Verdict, usage: Usage | None, labels: tuple[str, ...]) -> None:
+        self.counters.high_cost.add(1, *labels)
+        self._log.warning(
+            "LLM call cost more than %g USD: model %s, cost %.6f USD, %d tokens, service %s",
+            self._options.high_cost_usd, verdict.resolved.model, verdict.amount, _total(usage), labels[0],
+        )  # fmt: skip
+
+    def _more_labels(self, seen: Seen) -> list[str]:
+        values = []
+        for label in self._extra_labels:
+            field = label if label in _FIELDS_AS_LABELS else f"label:{label}"
+            value = seen.found.pick(field, _as_label)
+            values.append(value or dict(seen.origin.resource).get(label, "")[:128])
+        return values
+
+    def _stamp(self, seen: Seen, verdict: Verdict) -> bytes | None:
+        if verdict.amount is None or seen.found.has("cost_source"):
+            return None
+        values, words = self._attributes(seen, verdict, verdict.amount)
+        kept = kept_amounts(seen)
+        values = {name: value for name, value in values.items() if name not in kept}
+        present = set(seen.found.names("written")) - kept
+        replaced = present & (values.keys() | {name for name, _ in words})
+        item = without(seen.span, replaced) if replaced else seen.item
+        return item + amounts(values) + constant(words)
+
+    def _attributes(
+        self, seen: Seen, verdict: Verdict, amount: float
+    ) -> tuple[dict[str, float], tuple[tuple[str, str | bool], ...]]:
+        values: dict[str, float] = {}
+        words: list[tuple[str, str | bool]] = [("llm.cost.source", verdict.source)]
+        sets, entry, resolved = self._options.attributes, verdict.entry, verdict.resolved
+        if "default" in sets:
+            values |= {"gen_ai.usage.cost": amount, "llm.cost_usd": amount}
+            words.append(("llm.cost.currency", "USD"))
+            if verdict.source == "computed" and entry is not None:
+                words.append(("llm.cost.model", f"{resolved.provider}/{resolved.model}"))
+                words.append(("llm.cost.price_version", entry.version))
+        if "otel" in sets:
+            values.pop("gen_ai.usage.cost", None)
+            values["gen_ai.usage.cost.amount"] = amount
+            words.append(("gen_ai.usage.cost.currency", "USD"))
+            words.append(("gen_ai.usage.cost.source", "provider" if verdict.source == "reported" else "local"))
+        if verdict.source == "computed" and entry is not None and seen.usage is not None:
+            cost = entry.parts(seen.usage)
+            if "openinference" in sets:
+                values |= {"llm.cost.prompt": amount - cost.output, "llm.cost.completion": cost.output}
+            if "details" in sets:
+                values |= {"llm.cost.input": cost.input, "llm.cost.output": cost.output}
+                values |= {"llm.cost.cache_read": cost.cache_read, "llm.cost.cache_write": cost.cache_write}
+        if "openinference" in sets:
+            values["llm.cost.total"] = amount
+        if verdict.partial:
+            words += [("llm.cost.partial", True), ("llm.cost.partial_units", verdict.partial)]
+        return values, tuple(words)
+
+    def _file(self) -> PriceFile:
+        if not self._options.prices_file:
+            return PriceFile()
+        loaded = yaml.safe_load(Path(self._options.prices_file).read_bytes())
+        return PriceFile.model_validate(loaded or {})
+
+    def reload_prices(self) -> bool:
+        """Read prices_file again; a bad one changes nothing."""
+        try:
+            self._book = PriceBook(self._options, self.catalogue, self._file())
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            self._log.error("prices_file not loaded, the old prices stay: %s", _brief(error))
+            self.counters.reloads.add(1, "error")
+            return False
+        self.counters.reloads.add(1, "success")
+        return True
+
+    def tick(self, now: float) -> None:
+        """Background work that is due: load the catalogue once, one complaint, gauges every minute."""
+        if not self._preloaded:
+            self._preloaded = True
+            import threading
+
+            threading.Thread(target=self.catalogue.load, name="llm_cost-catalogue", daemon=True).start()
+        self._complaints.say_one(self._book.nearest, now)
+        if now - self._aged >= 60 and "version" in vars(self.catalogue):
+            self._aged = now
+            self.counters.info.set(1, self.catalogue.version, "genai-prices")
+            self.counters.age.set(max(0.0, now - date_ns(RELEASED) / 1e9), "genai-prices")
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return str(error)
+
+
+def _label_name(label: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in label)
+
+
+def _as_label(value: object) -> str | None:
+    return str(value)[:128] if isinstance(value, str | int | float) and value != "" else None
+
+
+def _moment(start: int, now: float) -> int:
+    """When the price counts: the span's start, unless that is missing or in the future."""
+    arrival = int(now * 1e9)
+    return start if 0 < start <= arrival + DAY_NS else arrival
+
+
+def _total(usage: Usage | None) -> int:
+    if usage is None:
+        return 0
+    return usage.total if usage.total is not None else usage.prompt + usage.output
+
+
+def _record(seen: Seen, verdict: Verdict, status: str, provider: str, now: float) -> Record:
+    usage = seen.usage or Usage()
+    start = _moment(seen.start, now) / 1e9
+    return Record(
+        datetime.fromtimestamp(start, UTC).timestamp(), verdict.resolved.model, provider, seen.origin.service,
+        usage.prompt, usage.output, seen.duration, verdict.amount, status, seen.span.trace_id.hex(), _total(seen.usage),
+    )  # fmt: skip

@@ -1,0 +1,43 @@
+"""The `llm_*` metric families. Names without `_total`: the exposition adds it to counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from collector.meters import Instrument, Meters
+
+_COST = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Counters:
+    """All families with the labels of one configuration."""
+
+    def __init__(self, meters: Meters, labels: Sequence[str], cap: int) -> None:
+        names = tuple(labels)
+
+        def counter(name: str, text: str, *more: str, own: Sequence[str] = names) -> Instrument:
+            return meters.counter(name, text, (*own, *more), derived=True, cap=cap)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *more: str) -> Instrument:
+            return meters.histogram(name, text, (*names, *more), buckets=buckets, derived=True, cap=cap)
+
+        pair = ("provider", "model")
+        self.requests = counter("llm_requests", "LLM calls.", "status")
+        self.tokens = counter("llm_tokens", "Tokens; prompt includes cached, completion includes reasoning.", "type")
+        self.billed = counter("llm_billed_tokens", "Tokens by how they are billed; disjoint.", "type")
+        self.cost = counter("llm_cost_usd", "Cost of LLM calls, USD.", "source")
+        self.latency = histogram("llm_latency_seconds", "Duration of LLM calls.", (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60), "status")
+        self.ttft = histogram(
+            "llm_time_to_first_token_seconds", "Time to the first token.", (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
+        )
+        self.per_request = histogram("llm_cost_per_request_usd", "Cost of one LLM call, USD.", _COST)
+        self.high_cost = counter("llm_high_cost_calls", "Calls dearer than high_cost_usd.")
+        self.rate_limited = counter("llm_rate_limited", "Calls refused by a rate limit.", own=pair)
+        self.unpriced = counter("llm_cost_unpriced", "Calls without a cost, by reason.", "reason")
+        self.duplicates = counter("llm_cost_duplicates", "Spans of calls that were already counted.", own=("service", "kind"))
+        self.mismatch = counter("llm_cost_reported_mismatch", "Reported cost differs from ours by more than 5 %.", own=pair)
+        self.evicted = counter("llm_cost_dedup_evicted", "Marks forgotten before their time.", own=())
+        self.errors = counter("llm_cost_errors", "Spans left as they were because of a defect.", own=())
+        self.reloads = counter("llm_price_reloads", "Reloads of prices_file.", own=("result",))
+        self.info = meters.gauge("llm_price_catalog_info", "Price catalogue in use.", ("version", "source"), derived=True)
+        self.age = meters.gauge("llm_price_catalog_age_seconds", "Age of the price catalogue.", ("source",), derived=True)

@@ -1,0 +1,114 @@
+"""Which span of a call counts: every call once, however many spans, instrumentations and resends tell of it.
+
+Two generations of marks each, rotated by age or size: no timer and no eviction per entry. First seen wins; what was counted is
+never taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+COUNTED, USAGE_BELOW, NO_ID, CALL_BELOW, CALLED = 1, 2, 4, 8, 16
+"""Marks of a span: its usage was counted; a child has usage; it was counted without response id; a child is a call; a call."""
+_SHORT_ID = 8
+
+
+class Generations(Generic[K]):
+    """A dictionary that forgets: entries live between `ttl` and two `ttl` seconds, or until there are too many."""
+
+    def __init__(self, ttl: float, most: int) -> None:
+        self._ttl, self._half = ttl, max(1, most // 2)
+        self._young: dict[K, int] = {}
+        self._old: dict[K, int] = {}
+        self._turned = 0.0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def age(self, now: float) -> None:
+        """Forget what is old enough."""
+        if now - self._turned >= self._ttl:
+            self._turn(now, early=False)
+
+    def get(self, key: K) -> int:
+        """The marks of `key`, 0 for none."""
+        return self._young.get(key, 0) | self._old.get(key, 0)
+
+    def mark(self, key: K, bits: int, now: float) -> None:
+        """Add marks."""
+        if len(self._young) >= self._half and key not in self._young:
+            self._turn(now, early=True)
+        self._young[key] = self._young.get(key, 0) | bits
+
+    def _turn(self, now: float, *, early: bool) -> None:
+        if early:
+            self.evicted += len(self._old)
+        self._old, self._young, self._turned = self._young, {}, now
+
+
+class Dedup:
+    """Decides for one span at a time; spans of a batch come by end time, so that children precede their parents."""
+
+    def __init__(self, ttl: float, most: int) -> None:
+        self.marks: Generations[bytes] = Generations(ttl, most)
+        self._ids: Generations[tuple[str, str]] = Generations(ttl, most)
+
+    @property
+    def evicted(self) -> int:
+        """Entries forgotten before their time, because there were too many."""
+        return self.marks.evicted + self._ids.evicted
+
+    def age(self, now: float) -> None:
+        """Forget what is old enough."""
+        self.marks.age(now)
+        self._ids.age(now)
+
+    def usage(self, own: bytes, parent: bytes, call_id: tuple[str, str] | None, rollup: bool, now: float) -> str:
+        """Why this span's usage must not be counted (resent, response_id, rollup, late_child), or empty.
+
+        `own` and `parent` are trace id + span id; `call_id` is provider and response id.
+        """
+        marks = self.marks.get(own)
+        if marks & COUNTED:
+            return "resent"
+        if call_id is not None and len(call_id[1]) < _SHORT_ID:
+            call_id = None
+        kind = self._kind(marks, parent, call_id, rollup)
+        if call_id is not None:
+            self._ids.mark(call_id, 1, now)
+        if not kind:
+            self.marks.mark(own, COUNTED | (0 if call_id is not None else NO_ID), now)
+        self.below(parent, USAGE_BELOW, now)
+        return kind
+
+    def _kind(self, marks: int, parent: bytes, call_id: tuple[str, str] | None, rollup: bool) -> str:
+        seen = call_id is not None and self._ids.get(call_id) != 0
+        above = self.marks.get(parent)
+        late = above & COUNTED and above & NO_ID
+        if call_id is not None and not rollup:
+            return "response_id" if seen else "late_child" if late else ""
+        if marks & USAGE_BELOW or seen:
+            return "rollup"
+        return "late_child" if late else ""
+
+    def call(self, own: bytes, parent: bytes, now: float) -> bool:
+        """Whether a call without usage (failed, or nothing reported) is new: not resent and no wrapper of one already seen."""
+        marks = self.marks.get(own)
+        self.below(parent, CALL_BELOW, now)
+        if marks & (CALLED | CALL_BELOW | USAGE_BELOW | COUNTED) or self.marks.get(parent) & CALLED:
+            return False
+        self.marks.mark(own, CALLED, now)
+        return True
+
+    def below(self, parent: bytes, bits: int, now: float) -> None:
+        """Tell a parent what its child is; spans without parent have none (16 bytes of trace id only)."""
+        if len(parent) > 16:
+            self.marks.mark(parent, bits, now)
+
+    def climb(self, own: bytes, parent: bytes, now: float) -> None:
+        """Carry the marks of a span in between up to its parent."""
+        self.below(parent, self.marks.get(own) & (USAGE_BELOW | CALL_BELOW), now)

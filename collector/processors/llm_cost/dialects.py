@@ -1,0 +1,204 @@
+"""Where each emitter writes what: one pass over a span's attributes finds every logical field, in any dialect.
+
+The names are data (`dialects.yaml`). Values stay AnyValue until somebody asks for a field; JSON in an attribute is parsed only
+if no plainer name of that field was usable, and once per span.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import yaml
+
+T = TypeVar("T")
+Path_ = tuple[str, ...]
+_MAX_JSON = 64 << 10
+_MAX_REPR = 4 << 10
+_MARKERS = ("input_tokens", "output_tokens", "total_tokens", "uncached_input", "cost_reported")
+_MODELS = ("request_model", "response_model")
+
+
+@cache
+def data() -> dict[str, Any]:
+    """The content of dialects.yaml."""
+    text = (Path(__file__).parent / "dialects.yaml").read_bytes()
+    loaded: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    return loaded
+
+
+def plain(value: Any) -> object:
+    """The Python value of an AnyValue; None when it is empty, lists and maps stay protobuf messages."""
+    kind = value.WhichOneof("value")
+    return getattr(value, kind) if kind else None
+
+
+def text(value: object) -> str | None:
+    """A usable text: stripped and not empty."""
+    if isinstance(value, str):
+        return value.strip() or None
+    return None
+
+
+def matches(pattern: str, value: str) -> bool:
+    """Shell glob, without regard to case."""
+    return fnmatchcase(value.lower(), pattern.lower())
+
+
+class Found:
+    """The logical fields of one span: what was written under which name, best name first."""
+
+    __slots__ = ("_json", "fields", "strong")
+
+    def __init__(self) -> None:
+        self.fields: dict[str, list[tuple[int, Path_, str, Any]]] = {}
+        self.strong: set[str] = set()
+        self._json: dict[str, object] = {}
+
+    def has(self, field: str) -> bool:
+        """Whether any name of the field is there, usable or not."""
+        return field in self.fields
+
+    def pick(self, field: str, usable: Callable[[object], T | None]) -> T | None:
+        """The first usable value; None when no name is there or none holds a usable value."""
+        entries = self.fields.get(field)
+        if entries is None:
+            return None
+        if len(entries) > 1:
+            entries.sort(key=_rank)
+        for _, path, name, value in entries:
+            found = usable(self._inside(name, value, path) if path else plain(value))
+            if found is not None:
+                return found
+        return None
+
+    def names(self, field: str) -> list[str]:
+        """The attribute names under which the field was written."""
+        return [name for _, _, name, _ in self.fields.get(field, ())]
+
+    def _inside(self, name: str, value: Any, path: Path_) -> object:
+        if name not in self._json:
+            self._json[name] = _parsed(plain(value))
+        inner = self._json[name]
+        for key in path:
+            if not isinstance(inner, dict):
+                return None
+            inner = inner.get(key)
+        return inner
+
+
+def _rank(entry: tuple[int, Path_, str, Any]) -> int:
+    return entry[0]
+
+
+def _parsed(value: object) -> object:
+    if hasattr(value, "values") and not isinstance(value, dict):  # KeyValueList (or ArrayValue, which has no keys)
+        return {e.key: _parsed_leaf(plain(e.value)) for e in value.values if hasattr(e, "key")}
+    if not isinstance(value, str) or len(value) > _MAX_JSON:
+        return None
+    try:
+        return orjson.loads(value)
+    except ValueError:
+        return _literal(value)
+
+
+def _parsed_leaf(value: object) -> object:
+    return _parsed(value) if hasattr(value, "values") else value
+
+
+def _literal(value: str) -> object:
+    if len(value) > _MAX_REPR or not value.startswith("{'"):
+        return None
+    try:
+        return ast.literal_eval(value)
+    except Exception:  # whatever the parser makes of a stranger's text, it is no usage
+        return None
+
+
+class Dialects:
+    """All attribute names, compiled into one dictionary: name -> fields it feeds."""
+
+    def __init__(self, extra: Mapping[str, Sequence[str]] | None = None, carried: Iterable[str] = ()) -> None:
+        """`extra`: the user's names per field, tried first; `carried`: names to note under the field `written`.
+
+        Raises ValueError for a field that does not exist.
+        """
+        rules = data()
+        fields: dict[str, list[str]] = rules["fields"]
+        for field in extra or {}:
+            if field not in fields:
+                raise ValueError(f'dialects: unknown field "{field}" (valid: {", ".join(fields)})')
+        self._weak = frozenset(rules["weak_names"])
+        self._names: dict[str, list[tuple[str, int, Path_]]] = {}
+        for field, aliases in fields.items():
+            for rank, alias in enumerate([*(extra or {}).get(field, ()), *aliases]):
+                name, _, path = alias.partition("#")
+                self._names.setdefault(name, []).append((field, rank, tuple(path.split(".")) if path else ()))
+        for name in carried:
+            self._names.setdefault(name, []).append(("written", 0, ()))
+        self._extra = [alias.partition("#")[0] for aliases in (extra or {}).values() for alias in aliases]
+
+    def add(self, field: str, names: Sequence[str]) -> None:
+        """Read one more field, for example an opt-in label."""
+        for rank, name in enumerate(names):
+            self._names.setdefault(name, []).append((field, rank, ()))
+
+    def read(self, attributes: Iterable[Any]) -> Found:
+        """What the attributes of one span say, in one pass."""
+        found = Found()
+        names, fields, weak = self._names, found.fields, self._weak
+        for entry in attributes:
+            key = entry.key
+            targets = names.get(key)
+            if targets is None:
+                continue
+            value = entry.value
+            for field, rank, path in targets:
+                if field in fields:
+                    fields[field].append((rank, path, key, value))
+                else:
+                    fields[field] = [(rank, path, key, value)]
+                if key not in weak:
+                    found.strong.add(field)
+        return found
+
+    def patterns(self) -> list[bytes]:
+        """Byte patterns that mark every encoded span which may hold an LLM call; ordinary spans match none."""
+        own = [_key(name) for name in self._extra]
+        return [*_PATTERNS, *dict.fromkeys(own)]
+
+
+def meaningful(found: Found) -> bool:
+    """Whether the span is about a language model at all: a strong name, or a weak model beside a weak token count."""
+    strong = found.strong
+    if any(field in strong for field in _MARKERS) or any(field in strong for field in _MODELS) or "operation" in strong:
+        return True
+    return any(found.has(field) for field in _MARKERS) and any(found.has(field) for field in _MODELS)
+
+
+def _key(name: str) -> bytes:
+    encoded = name.encode()
+    length = bytes([len(encoded)]) if len(encoded) < 128 else bytes([len(encoded) & 127 | 128, len(encoded) >> 7])
+    return re.escape(b"\n" + length + encoded)
+
+
+_STRONG = (
+    rb"gen_ai\.usage\.", rb"gen_ai\.operation\.name", rb"gen_ai\.re(?:quest|sponse)\.model", rb"gen_ai\.client\.token\.usage",
+    rb"llm\.token_count\.", rb"llm\.token\.counts\.", rb"llm\.usage\.", rb"llm\.cost[._]", rb"llm\.tokens_used", rb"llm\.model",
+    rb"llm\.re(?:quest|sponse)\.(?:model|type)", rb"(?:embedding|reranker)\.model_name", rb"llm\.invocation_parameters",
+    rb"openinference\.span\.kind", rb"ai\.usage\.", rb"ai\.operationId", rb"ai\.model\.id",
+    rb"ai\.response\.(?:model|providerMeta)",
+    rb"traceloop\.span\.kind", rb"langfuse\.observation\.(?:type|model|usage|cost)", rb"langsmith\.span\.kind",
+    rb"mlflow\.(?:spanType|llm\.|chat\.tokenUsage)", rb"genkit:metadata:subtype", rb"litellm\.(?:cost|provider\.model)",
+)  # fmt: skip
+_PATTERNS = [
+    *_STRONG,
+    _key("operation.cost"),
+    *(_key(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")),
+]
