@@ -150,7 +150,7 @@ class Prometheus(Exporter):
         self.store = _kept(meters, settings.id, config.shaping())
         self.store.report(self._fold, self._reject)
         self.clock = time.monotonic
-        self._swept = self.clock()
+        self._swept = 0.0
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address is taken."""

@@ -17,7 +17,7 @@ from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
-from prometheus_client.samples import Exemplar, NativeHistogram, Sample
+from prometheus_client.samples import Exemplar, NativeHistogram, Sample, Timestamp
 
 from collector.model import slim_schema
 
@@ -195,7 +195,8 @@ def _exemplar(target: Any, exemplar: Exemplar) -> None:
     for name, value in exemplar.labels.items():
         target.label.add(name=name, value=value)
     target.value = exemplar.value
-    if exemplar.timestamp is not None:
-        seconds = float(exemplar.timestamp)
-        target.timestamp.seconds = math.floor(seconds)
-        target.timestamp.nanos = int((seconds - math.floor(seconds)) * 1e9)
+    time = exemplar.timestamp
+    if isinstance(time, Timestamp):
+        target.timestamp.seconds, target.timestamp.nanos = time.sec, time.nsec
+    elif time is not None:
+        target.timestamp.seconds, target.timestamp.nanos = int(time), int(time % 1 * 1e9)

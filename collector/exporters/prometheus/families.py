@@ -1,4 +1,7 @@
-"""The store's families as prometheus_client metrics, ready for any of the three formats."""
+"""The store's families as prometheus_client metrics, ready for any of the three formats.
+
+A sum that the sender does not report is shown as 0, as otelcol does: OpenMetrics allows neither its absence nor NaN.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +47,9 @@ def families(
             at = _timestamp(time, protobuf) if timestamps and time else None
             metric.samples.extend(_samples(metric, labels, value, at, protobuf))
         yield metric
-    if store.targets:
-        yield _target_info(store, escape)
+    targets = _target_info(store, escape)
+    if targets.samples:
+        yield targets
 
 
 def _family(family: Family, names: set[str], protobuf: bool) -> Metric:
@@ -82,8 +86,7 @@ def _classic(name: str, labels: dict[str, str], value: Buckets, at: Any) -> Iter
         shown = value.count if bound == math.inf else count
         yield Sample(f"{name}_bucket", {**labels, "le": _go(bound)}, shown, at, value.exemplars.get(index))
     yield Sample(f"{name}_count", labels, value.count, at)
-    if value.total is not None:
-        yield Sample(f"{name}_sum", labels, value.total, at)
+    yield Sample(f"{name}_sum", labels, value.total or 0.0, at)
 
 
 def _summary(name: str, labels: dict[str, str], value: Quantiles, at: Any) -> Iterator[Sample]:

@@ -149,7 +149,7 @@ class Store:
         family = self.families.get(name)
         if family is None:
             claims = tuple(name + suffix for suffix in _CLAIMS.get(kind, ("",)))
-            if self.size >= MAX_BYTES:
+            if self.size + _FAMILY >= MAX_BYTES:
                 raise Unusable("series_limit")
             if name == "target_info" or any(claim in self.claims for claim in claims):
                 raise Unusable("name_conflict")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from prometheus_client.samples import Exemplar
+from prometheus_client.samples import Exemplar, Timestamp
 
 from collector.exporters.prometheus.names import label_name, text
 
@@ -233,7 +233,8 @@ def exemplar(entry: Any) -> Exemplar:
             labels[name] = content
             room -= len(name) + len(content)
     value = float(getattr(entry, entry.WhichOneof("value") or "as_double"))
-    return Exemplar(labels, value, entry.time_unix_nano / 1e9 if entry.time_unix_nano else None)
+    time = entry.time_unix_nano
+    return Exemplar(labels, value, Timestamp(time // 1_000_000_000, time % 1_000_000_000) if time else None)
 
 
 def _placed(found: tuple[Exemplar, ...], bounds: tuple[float, ...]) -> Mapping[int, Exemplar]:

@@ -216,7 +216,7 @@ def test_an_exemplar_names_trace_and_span_and_keeps_to_128_characters() -> None:
     )
     out = values.exemplar(entry)
     assert out.labels == {"trace_id": "01" * 16, "span_id": "02" * 8, "user_tier": "gold"}
-    assert (out.value, out.timestamp) == (1.5, 1.5)
+    assert (out.value, str(out.timestamp)) == (1.5, "1.500000000")
     assert values.exemplar(Exemplar(as_int=2)) == ({}, 2.0, None)
 
 
