@@ -58,8 +58,8 @@ def listen_address(endpoint: str) -> tuple[str | None, int]:
 
     `localhost` is 127.0.0.1: otelcol listens on the first address of a name only, and not every host has IPv6.
     """
-    host, _, port = endpoint.rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+    host, colon, port = endpoint.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
         raise ValueError(f"{endpoint!r} is not an address to listen on: write localhost:4317 or 0.0.0.0:4317")
     host = host.strip("[]")
     return ("127.0.0.1" if host == "localhost" else host or None), int(port)
