@@ -140,7 +140,7 @@ def _cut(candidate: str, length: int) -> int | None:
     return None
 
 
-_SSN = re.compile(r"\d(?=\d\d[\- ])" + BEHIND + r"(?<!\d[\-. ].)(\d\d)([\- ])(\d\d)\2(\d{4})(?![A-Za-z0-9]|[\-.]\d)", re.A)
+_SSN = re.compile(r"\d(?=\d\d[\- ])" + BEHIND + r"(?<!\d[\-.].)(\d\d)([\- ])(\d\d)\2(\d{4})(?![A-Za-z0-9]|[\-.]\d)", re.A)
 _NINE = re.compile(r"\d" + BEHIND + r"(?<!\d[\-.].)(\d\d)()(\d\d)(\d{4})(?![A-Za-z0-9]|[\-.]\d)", re.A)
 
 
@@ -163,7 +163,7 @@ def _ssn_ranges(match: re.Match[str]) -> bool:
 _E164 = re.compile(r"\+(?=[1-9])(?<!\+.)" + BEHIND + r"[1-9](?:[ .\-()]{0,2}\d){7,14}(?![A-Za-z0-9])", re.A)
 _FLOAT = re.compile(r"\+\d+\.\d+\Z", re.A)
 _NANP = re.compile(
-    r"[(1-9](?=[\d .\-]{2})" + BEHIND + r"(?<!\d[\-. ].)(?:(?<=1)[ .\-]\(?[2-9]|(?<=\()[2-9]|(?<=[2-9]))"
+    r"[(1-9](?=[\d .\-]{2})" + BEHIND + r"(?<!\d[\-.].)(?:(?<=1)[ .\-]\(?[2-9]|(?<=\()[2-9]|(?<=[2-9]))"
     r"\d\d(?:\) ?|[ .\-])[2-9]\d\d[ .\-]\d{4}(?![A-Za-z0-9]|[\-.]\d)",
     re.A,
 )

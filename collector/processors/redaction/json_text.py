@@ -92,7 +92,7 @@ def _inner(value: object) -> int:
 
 def bare_quote(text: str, start: int, end: int) -> str:
     """The quote that a replacement of `text[start:end]` needs: that of its neighbours where it is a bare number, else none."""
-    before, after = text[:start].rstrip()[-1:], text[end:].lstrip()[:1]
+    before, after = text[max(0, start - 99) : start].rstrip()[-1:], text[end : end + 99].lstrip()[:1]
     if not text[start:end].isdigit() or before not in (":", "[", ",") or after not in (",", "]", "}"):
         return ""
     position = text.rfind('"', 0, start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from collector.processors.redaction.actions import (
     Rule,
     masked,
 )
+from collector.processors.redaction.finders import Span
 from collector.processors.redaction.prefilter import Masks
 from collector.processors.redaction.views import TooDeep, back, views
 
@@ -202,12 +204,14 @@ class Redactor:
 
     def _replace(self, text: str, findings: list[Finding], shape: int, report: Report) -> str:
         texts = [self._replacement(f.rule, text[f.start : f.end] if f.value is None else f.value) for f in findings]
+        plain = [f.quote or "" for f in findings]
+        if text.lstrip()[:1] not in ("{", "["):
+            return _spliced(text, findings, texts, plain)
         guess = [f.quote if f.quote is not None else json_text.bare_quote(text, f.start, f.end) for f in findings]
-        if not shape:  # no JSON, or JSON that was cut
-            like_json = text.lstrip()[:1] in ("{", "[")
-            return _spliced(text, findings, texts, guess if like_json else [f.quote or "" for f in findings])
+        if not shape:  # JSON that was cut
+            return _spliced(text, findings, texts, guess)
         deeper = [q and "\\" * (2 * len(q) - 1) + '"' for q in guess]
-        for quotes in (guess, deeper, [f.quote or "" for f in findings]):
+        for quotes in (guess, deeper, plain):
             result = _spliced(text, findings, texts, quotes)
             if json_text.shape(result) == shape:
                 return result
@@ -260,20 +264,26 @@ def _winner(cluster: list[Finding], text: str) -> Finding:
     return Finding(min(f.start for f in cluster), max(f.end for f in cluster), best.rule, best.quote, value)
 
 
-def _exempt(finding: Finding, text: str, markers: list[tuple[int, int]], ids: list[tuple[int, int]], passwords: set[int]) -> bool:
-    start, end = finding.start, finding.end
-    if any(low <= start and end <= high for low, high in markers):
+def _exempt(finding: Finding, text: str, markers: list[Span], ids: list[Span], passwords: set[int]) -> bool:
+    if _inside(markers, finding.start, finding.end):
         return True
-    if finding.rule.rank >= CHECKSUM and any(low < start and end <= high for low, high in ids):
+    if finding.rule.rank >= CHECKSUM and _inside(ids, finding.start, finding.end):
         return True
     # what follows a password is the host, not the domain of an e-mail address
-    return finding.rule.name == "email" and any(start <= stop < end and text[stop : stop + 1] == "@" for stop in passwords)
+    return finding.rule.name == "email" and text.find("@", finding.start, finding.end) in passwords
+
+
+def _inside(spans: list[Span], start: int, end: int) -> bool:
+    position = bisect_right(spans, (start, len(spans) + end)) - 1
+    return position >= 0 and end <= spans[position][1]
 
 
 def _spliced(text: str, findings: list[Finding], texts: list[str], quotes: Sequence[str]) -> str:
-    for finding, token, quote in zip(reversed(findings), reversed(texts), reversed(quotes), strict=True):
-        text = f"{text[: finding.start]}{quote}{token}{quote}{text[finding.end :]}"
-    return text
+    parts, position = [], 0
+    for finding, token, quote in zip(findings, texts, quotes, strict=True):
+        parts += [text[position : finding.start], quote, token, quote]
+        position = finding.end
+    return "".join([*parts, text[position:]])
 
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

@@ -31,7 +31,7 @@ SHAPES: dict[str, tuple[str, str]] = {
     ),
     "langfuse_key": ("-lf-", rf"(?:sk|pk)-lf-{_UUID}" + RIGHT),
     "hf_token": ("hf_", r"hf_[A-Za-z0-9]{30,40}" + RIGHT),
-    "github_token": ("gh", r"(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{82})(?!\w)"),
+    "github_token": ("ghp_ gho_ ghu_ ghs_ ghr_ github_pat_", r"(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{82})(?!\w)"),
     "slack_token": (
         "xox xapp- hooks.slack",
         r"xox[abeoprs]-[A-Za-z0-9\-]{10,}|xapp-\d-[A-Za-z0-9\-]{10,}"
@@ -65,7 +65,7 @@ def aws_key(text: str, key: str) -> Iterator[Span]:
     yield from (match.span(1) for match in _AWS_SECRET.finditer(text))
 
 
-_TOKEN_RUN = re.compile(r"[\w\-]+(?:\.[\w\-]*)+", re.A)
+_TOKEN_RUN = re.compile(r"[\w\-.]{20,}", re.A)
 _JWT_START = re.compile(LEFT + r"eyJ|(?<=[_\-])eyJ", re.A)
 
 
