@@ -17,7 +17,7 @@ from typing import IO, Any
 
 LONGEST_VALUE = 256
 _PER_SECOND = 10
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName", "asctime"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName", "asctime", "whole"}
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m", "DEBUG": "\x1b[2m"}
 
 
@@ -31,6 +31,8 @@ class Limiter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """False for a repeat too many."""
+        if getattr(record, "whole", False):
+            return True
         now, key = self._clock(), (record.name, str(record.msg))
         window = self._windows.setdefault(key, [now, 0.0, 0.0])
         if now - window[0] >= 1.0:
@@ -47,12 +49,12 @@ class Limiter(logging.Filter):
 
 
 def fields(record: logging.LogRecord, clean: Callable[[str], str]) -> dict[str, Any]:
-    """What one log line says; strings cut and cleaned."""
+    """What one log line says; strings cut and cleaned. With `extra={"whole": True}` (`debug`) nothing is cut."""
     out: dict[str, Any] = {
         "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": record.levelname,
         "logger": record.name,
-        "event": clean(record.getMessage())[: LONGEST_VALUE * 4],
+        "event": clean(record.getMessage())[: None if getattr(record, "whole", False) else LONGEST_VALUE * 4],
     }
     for key, value in vars(record).items():
         if key not in _STANDARD:

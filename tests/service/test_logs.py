@@ -89,6 +89,16 @@ def test_repeats_of_one_message_are_limited_and_the_number_left_out_is_told():
     assert later.suppressed == 5
 
 
+def test_a_record_that_asks_for_it_is_written_whole_and_every_time(root):
+    text = "x" * 5000
+    lines = written(*[lambda log: log.info("%s", text + "secret", extra={"whole": True})] * 30)
+    assert len(lines) == 30
+    row = orjson.loads(lines[0])
+    assert len(row["event"]) > 5000
+    assert "secret" not in lines[0]
+    assert "whole" not in row
+
+
 def test_the_limiter_does_not_grow_without_bound():
     limiter = Limiter(lambda: 0.0)
     for number in range(5000):

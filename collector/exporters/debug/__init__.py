@@ -102,9 +102,9 @@ class Debug(Exporter):
             text = (normal if self.config.verbosity == "normal" else detailed)(signal, payload.data)
         if self.config.use_internal_logger:
             fields = {name.replace(" ", "_"): count for name, count in counts.items()}
-            self.settings.log.info(title, extra={"exporter": self.settings.id, **fields})
+            self.settings.log.info(title, extra={"exporter": self.settings.id, "whole": True, **fields})
             if text:
-                self.settings.log.info("%s", text)
+                self.settings.log.info("%s", text, extra={"whole": True})
             return
         head = f"{title} {{{', '.join(f'{name}: {count}' for name, count in counts.items())}}}\n"
         with self._lock:
