@@ -39,7 +39,9 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jaeger,
         yield programs
     finally:
         for program in programs:
-            program.stop()
+            program.terminate()
+        for program in programs:
+            program.wait()
 
 
 @pytest.fixture(scope="session")
@@ -72,4 +74,6 @@ def start_sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
     yield start
     for sidecar in running:
-        sidecar.stop()
+        sidecar.terminate()
+    for sidecar in running:
+        sidecar.wait()

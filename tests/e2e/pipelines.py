@@ -49,11 +49,14 @@ def standard(jaeger: Jaeger, loki: Loki, share: float = 100, **exporters: dict[s
     }
 
 
-def two_destinations(endpoints: dict[str, str], **queue: object) -> dict[str, Any]:
-    """Unsampled traces to several OTLP gRPC destinations, each with a queue of its own."""
-    sending = {"queue_size": 100_000, **queue}
+def two_destinations(endpoints: dict[str, str], **queues: dict[str, Any]) -> dict[str, Any]:
+    """Unsampled traces to several OTLP gRPC destinations, each with a queue of its own (settings by name)."""
     exporters = {
-        f"otlp_grpc/{name}": {"endpoint": endpoint, "tls": {"insecure": True}, "sending_queue": sending}
+        f"otlp_grpc/{name}": {
+            "endpoint": endpoint,
+            "tls": {"insecure": True},
+            "sending_queue": {"queue_size": 100_000, **queues.get(name, {})},
+        }
         for name, endpoint in endpoints.items()
     }
     return {

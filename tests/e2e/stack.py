@@ -103,13 +103,22 @@ class Program:
         """The end of its output."""
         return self.log.read_text(errors="replace")[-size:] if self.log.exists() else ""
 
+    def terminate(self) -> None:
+        """Ask it to end, without waiting."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self, timeout: float = 20) -> int | None:
         """SIGTERM, then SIGKILL; returns the exit code. Stopping twice is harmless."""
+        self.terminate()
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 20) -> int | None:
+        """Exit code of a program that was told to end; killed after `timeout` seconds."""
         process, self.process = self.process, None
         if process is None:
             return None
         if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,9 @@ def sinks() -> Iterator[tuple[Sink, Sink]]:
         sink.stop()
 
 
-def run(start_sidecar: Start, sinks: tuple[Sink, Sink], **queue: object) -> Sidecar:
+def run(start_sidecar: Start, sinks: tuple[Sink, Sink], **queues: dict[str, Any]) -> Sidecar:
     well, ill = sinks
-    return start_sidecar(two_destinations({"well": f"{LOOPBACK}:{well.port}", "ill": f"{LOOPBACK}:{ill.port}"}, **queue))
+    return start_sidecar(two_destinations({"well": f"{LOOPBACK}:{well.port}", "ill": f"{LOOPBACK}:{ill.port}"}, **queues))
 
 
 def test_a_destination_that_is_down_for_20_seconds_disturbs_nobody_and_gets_everything_later(
@@ -63,7 +64,7 @@ def test_a_full_queue_gives_up_its_oldest_data_and_counts_it(start_sidecar: Star
     well, ill = sinks
     ill.stop()
     sent = corpus(3_000, 0, "overflow", seed=5, size=100)
-    sidecar = run(start_sidecar, sinks, queue_size=20)
+    sidecar = run(start_sidecar, sinks, ill={"queue_size": 20})
     send(sidecar.grpc, sent.requests)
     wait_for(lambda: len(well.arrived) == sent.spans(), 20, "everything at the healthy destination")
     ill.start()
@@ -82,7 +83,8 @@ def test_what_was_acknowledged_before_a_termination_is_delivered(start_sidecar: 
     """R-113."""
     well, ill = sinks
     sent = corpus(2_000, 0, "drained", seed=6)
-    sidecar = run(start_sidecar, sinks, batch={"flush_timeout": "60s", "min_size": 1_000_000})
+    waiting = {"batch": {"flush_timeout": "60s", "min_size": 1_000_000}}
+    sidecar = run(start_sidecar, sinks, well=waiting, ill=waiting)
     send(sidecar.grpc, sent.requests)
     assert sidecar.stop() == 0
     assert len(well.arrived) == len(ill.arrived) == sent.spans()
