@@ -1,0 +1,288 @@
+"""What the default pipeline costs per span, beside the same work done the obvious way, in one run: `make bench`.
+
+Two comparisons on the same load: the chain of processors in this process, and the whole programs with gRPC in and out. Delivery
+is checked: exactly the traces with an error and the ten percent leave, complete, priced to the cent, and no planted address.
+Absolute times move with the machine; the ratio is what counts. Exit code 1 when something was wrong or the ratio is below --goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from bench.load import CANARY, SPANS, Request, requests
+from bench.naive import EXPORT, LIMIT, Naive, share_hash
+
+WARM_UP = 30
+STEP = 0.25
+"""Seconds of the samplers' time between two requests of the chain: held spans expire while it is measured."""
+POLICIES = [
+    {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
+    {"name": "rest", "type": "probabilistic", "probabilistic": {"sampling_percentage": 10}},
+]
+CHAIN: list[tuple[str, dict[str, Any]]] = [("llm_cost", {}), ("tail_sampling", {"policies": POLICIES}), ("redaction", {})]
+
+
+class Wrong(Exception):
+    """A program did not do the work it was measured for."""
+
+
+def expected(load: Iterable[Request]) -> dict[bytes, int]:
+    """Trace ids that must leave and how many spans each."""
+    return {
+        trace: spans
+        for request in load
+        for trace, spans in request.traces.items()
+        if trace in request.failed or share_hash(trace) <= LIMIT
+    }
+
+
+def check(name: str, load: Sequence[Request], out: Iterable[bytes]) -> int:
+    """Compare what left with what must leave; returns the number of spans. Raises Wrong."""
+    found: Counter[bytes] = Counter()
+    for data in out:
+        if CANARY.encode() in data:
+            raise Wrong(f"{name}: a planted address left")
+        for group in ExportTraceServiceRequest.FromString(data).resource_spans:
+            found.update(span.trace_id for scope in group.scope_spans for span in scope.spans)
+    wanted = expected(load)
+    if found != wanted:
+        missing = sum((Counter(wanted) - found).values())
+        raise Wrong(f"{name}: {missing} spans missing, {sum((found - Counter(wanted)).values())} too many")
+    return found.total()
+
+
+class Chain:
+    """The processors of the default pipeline as the service builds them."""
+
+    def __init__(self) -> None:
+        from collector.catalog import Catalog
+        from collector.component import Settings
+        from collector.meters import Meters
+
+        self.meters, self.lost = Meters(), Counter[str]()
+        self._parts = []
+        for name, config in CHAIN:
+            cls: Any = Catalog().load("processors", name)
+            settings = Settings(name, self.meters, logging.getLogger(name), None, self._drop)  # type: ignore[arg-type]
+            self._parts.append(cls(cls.Config.model_validate(config), settings))
+        self._parts[0].preload()
+
+    def _drop(self, _: object, count: int, reason: str) -> None:
+        self.lost[reason] += count
+
+    def process(self, data: bytes, now: float) -> bytes | None:
+        """An encoded request in, an encoded request out."""
+        from collector.model import Signal, open_envelope
+
+        batch = open_envelope(Signal.TRACES, data)
+        for part in self._parts:
+            batch = part.process(batch, now)
+            if batch is None:
+                return None
+        return batch.encode()
+
+    def cost(self) -> float:
+        """USD counted."""
+        return sum(self.meters._made["llm_cost_usd"].series().values())
+
+
+def measure_chain(load: Sequence[Request]) -> dict[str, Any]:
+    """Both chains request by request in turn, so that both see the same moments of the machine."""
+    ours, naive = Chain(), Naive()
+    spent = {"ours": 0.0, "naive": 0.0}
+    out: dict[str, list[bytes]] = {"ours": [], "naive": []}
+    programs: list[tuple[str, Callable[[bytes, float], bytes | None]]] = [("ours", ours.process), ("naive", naive.process)]
+    for number, request in enumerate(load):
+        for name, process in programs:
+            began = time.thread_time()
+            data = process(request.data, number * STEP)
+            if number >= WARM_UP:
+                spent[name] += time.thread_time() - began
+            if data is not None:
+                out[name].append(data)
+    kept = {name: check(f"{name} chain", load, data) for name, data in out.items()}
+    if abs(ours.cost() - naive.cost) > 1e-9 * naive.cost:
+        raise Wrong(f"cost: {ours.cost()} USD counted, {naive.cost} true")
+    return _result(spent, (len(load) - WARM_UP) * SPANS, kept["ours"], sum(r.spans for r in load))
+
+
+def _result(seconds: dict[str, float], spans: int, kept: int, sent: int) -> dict[str, Any]:
+    per_span = {f"{name}_us": round(spent / spans * 1e6, 2) for name, spent in seconds.items()}
+    return {**per_span, "ratio": round(seconds["naive"] / seconds["ours"], 1), "kept": round(kept / sent, 4)}
+
+
+class Sink:
+    """A gRPC backend that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        import grpc
+
+        self.received: list[bytes] = []
+        self._server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", 64 << 20)])
+        service, method = EXPORT[1:].split("/")
+        handler = grpc.unary_unary_rpc_method_handler(self._take)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        self.address = f"localhost:{self._server.add_insecure_port('localhost:0')}"
+        self._server.start()
+
+    def _take(self, data: bytes, _: object) -> bytes:
+        self.received.append(data)
+        return b""
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._server.stop(0).wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of all threads of a process, from the scheduler's own nanoseconds."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def measure_program(name: str, command: Sequence[str], address: str, sink: Sink, load: Sequence[Request]) -> tuple[float, int]:
+    """CPU seconds that a program needed for the load after its warm-up, and the spans that arrived."""
+    import grpc
+
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            with grpc.insecure_channel(address) as channel:
+                grpc.channel_ready_future(channel).result(timeout=20)
+                send = channel.unary_unary(EXPORT)
+                _send_all(send, load[:WARM_UP])
+                began = cpu_seconds(process.pid)
+                _send_all(send, load[WARM_UP:])
+                _until(lambda: len_spans(sink) >= sum(expected(load).values()), 5)
+                spent = cpu_seconds(process.pid) - began
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)
+        except (grpc.RpcError, grpc.FutureTimeoutError, subprocess.TimeoutExpired) as error:
+            log.seek(0)
+            raise Wrong(f"{name}: {type(error).__name__} {log.read()[-2000:].decode(errors='replace')}") from None
+        finally:
+            process.kill()
+            process.wait()
+    return spent, check(f"{name} program", load, sink.received)
+
+
+def _send_all(send: Callable[..., bytes], load: Iterable[Request]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda request: send(request.data, timeout=20), load))
+
+
+def len_spans(sink: Sink) -> int:
+    """Spans received so far."""
+    from collector.model import Signal, open_envelope
+
+    return sum(open_envelope(Signal.TRACES, data).count() for data in list(sink.received))
+
+
+def _until(condition: Callable[[], bool], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+def settings_file(folder: str, address: str, target: str) -> Path:
+    """The default traces pipeline with this load's ports."""
+    config = {
+        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": address}}}},
+        "processors": {"memory_limiter": {"check_interval": "1s", "limit_percentage": 75}, **dict(CHAIN)},
+        "exporters": {"otlp_grpc": {"endpoint": target, "tls": {"insecure": True}}},
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}},
+            "pipelines": {
+                "traces": {
+                    "receivers": ["otlp"],
+                    "processors": ["memory_limiter", *(name for name, _ in CHAIN)],
+                    "exporters": ["otlp_grpc"],
+                }
+            },
+        },
+    }
+    path = Path(folder) / "config.yaml"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def measure_programs(load: Sequence[Request]) -> dict[str, Any]:
+    """The whole sidecar and the naive program, one after the other."""
+    spent: dict[str, float] = {}
+    kept = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("naive", "ours"):
+            sink, address = Sink(), f"localhost:{_port()}"
+            command = [sys.executable, "-m", "bench.naive", address, sink.address]
+            if name == "ours":
+                config = settings_file(folder, address, sink.address)
+                command = [sys.executable, "-m", "collector", "run", "--config", str(config)]
+            try:
+                spent[name], kept = measure_program(name, command, address, sink, load)
+            finally:
+                sink.stop()
+    return _result(spent, (len(load) - WARM_UP) * SPANS, kept, sum(request.spans for request in load))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run both comparisons; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="bench.smoke", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--requests", type=int, default=150, help=f"requests of {SPANS} spans, {WARM_UP} of them warm-up")
+    parser.add_argument("--goal", type=float, default=5.0, help="how many times less CPU than the naive program is asked for")
+    parser.add_argument("--chain-only", action="store_true", help="leave the whole programs out")
+    options = parser.parse_args(arguments)
+    os.environ["GRPC_VERBOSITY"] = "ERROR"
+    gc.set_threshold(20_000, 20, 20)  # as the service does; both sides gain
+    load = list(itertools.islice(requests(1), max(options.requests, WARM_UP + 10)))
+    size = sum(len(request.data) for request in load) / len(load) / SPANS
+    report: dict[str, Any] = {"spans_per_request": SPANS, "bytes_per_span": round(size), "requests": len(load)}
+    try:
+        report["chain"] = measure_chain(load)
+        if not options.chain_only:
+            report["program"] = measure_programs(load)
+    except Wrong as error:
+        report["wrong"] = str(error)
+    reached = [report[part]["ratio"] for part in ("chain", "program") if part in report]
+    good = "wrong" not in report and min(reached) >= options.goal
+    print(json.dumps({**report, "good": good}) if options.json else _text(report, options.goal, good))
+    return 0 if good else 1
+
+
+def _text(report: dict[str, Any], goal: float, good: bool) -> str:
+    lines = [f"{report['requests']} requests of {report['spans_per_request']} spans, {report['bytes_per_span']} bytes a span"]
+    lines.append(f"{'CPU us per span':28}{'ours':>8}{'naive':>8}{'ratio':>8}{'kept':>8}")
+    for part, title in (("chain", "price + sample + redact"), ("program", "whole program, gRPC in/out")):
+        if part in report:
+            row = report[part]
+            lines.append(f"{title:28}{row['ours_us']:8.2f}{row['naive_us']:8.2f}{row['ratio']:7.1f}x{row['kept']:8.1%}")
+    lines.append(f"WRONG: {report['wrong']}" if "wrong" in report else "delivery, cost and redaction checked")
+    lines.append(f"goal of {goal:g}x {'reached' if good else 'MISSED'}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
