@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
@@ -31,6 +33,7 @@ class Seconds(click.ParamType[float]):
 @click.option(
     "--drain-timeout", type=Seconds(), default="10s", show_default=True, help="Longest time to send the rest at the end."
 )
+@click.option("--sample", is_flag=True, help="Send one sample LLM conversation to this sidecar once it is ready (see `send`).")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -41,6 +44,7 @@ def run(
     dev: bool,
     relax_unset_env: bool,
     folders: tuple[str, ...],
+    sample: bool,
     **logging: Any,
 ) -> None:
     """Run the collector until SIGTERM; then send what is left. SIGHUP loads the configuration again."""
@@ -57,9 +61,25 @@ def run(
         relax_unset_env=relax_unset_env,
         **logging,
     )
+    if sample:
+        Thread(target=send_sample, daemon=True).start()
     try:
         code = main(options)
     except ConfigError as error:
         click.echo(str(error), err=True)
         code = 78
     ctx.exit(code)
+
+
+def send_sample(endpoint: str = "http://127.0.0.1:4318", patience: float = 15.0) -> None:
+    """Send the sample conversation as soon as the receiver answers, at most `patience` seconds from now."""
+    from collector.cli.send import send_one
+
+    deadline = time.monotonic() + patience
+    while True:
+        results = send_one(endpoint, error=False, timeout=2.0)
+        if any(result.status for result in results) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    for result in results:
+        click.echo(f"sample: {result.line()}", err=True)

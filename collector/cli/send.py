@@ -6,6 +6,7 @@ import http.client
 import json
 import secrets
 import time
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,23 +31,47 @@ def send(ctx: click.Context, endpoint: str, count: int, error: bool, timeout: fl
 
     The model is gpt-4o with 1000 input and 200 output tokens: the sidecar prices it and takes the personal data out.
     """
-    url = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise click.UsageError("--endpoint takes http://host:4318")
     results = []
     for _ in range(count):
-        trace_id = secrets.token_hex(16)
-        for signal, body in conversation(trace_id, time.time_ns(), error).items():
-            status, answer = _post(url.scheme, url.netloc, f"{url.path.rstrip('/')}/v1/{signal}", body, timeout)
-            results.append({"signal": signal, "trace_id": trace_id, "status": status, "answer": answer})
-            if not as_json:
-                what = "3 spans" if signal == "traces" else "1 log record"
-                click.echo(
-                    f"sent {what:<12} trace {trace_id}  {MODEL} {INPUT_TOKENS} + {OUTPUT_TOKENS} tokens  -> {status} {answer}"
-                )
+        try:
+            sent = send_one(endpoint, error=error, timeout=timeout)
+        except ValueError as wrong:
+            raise click.UsageError(str(wrong)) from wrong
+        results += sent
+        for result in sent if not as_json else ():
+            click.echo(f"sent {result.line()}")
     if as_json:
-        click.echo(json.dumps({"schema": "otel-sidecar/send/v1", "sent": results}, indent=2))
-    ctx.exit(0 if all(result["status"] == 200 for result in results) else 1)
+        click.echo(json.dumps({"schema": "otel-sidecar/send/v1", "sent": [asdict(result) for result in results]}, indent=2))
+    ctx.exit(0 if all(result.status == 200 for result in results) else 1)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request and its answer; status 0 where there was none."""
+
+    signal: str
+    trace_id: str
+    status: int
+    answer: str
+
+    def line(self) -> str:
+        """For people."""
+        what = "3 spans" if self.signal == "traces" else "1 log record"
+        outcome = f"{self.status} {self.answer}" if self.status else self.answer
+        return f"{what:<12} trace {self.trace_id}  {MODEL} {INPUT_TOKENS} + {OUTPUT_TOKENS} tokens  -> {outcome}"
+
+
+def send_one(endpoint: str, *, error: bool, timeout: float) -> list[Sent]:
+    """Send one conversation. Raises ValueError for an endpoint that is no http URL."""
+    url = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("--endpoint takes http://host:4318")
+    trace_id = secrets.token_hex(16)
+    results = []
+    for signal, body in conversation(trace_id, time.time_ns(), error).items():
+        path = f"{url.path.rstrip('/')}/v1/{signal}"
+        results.append(Sent(signal, trace_id, *_post(url.scheme, url.netloc, path, body, timeout)))
+    return results
 
 
 def _post(scheme: str, place: str, path: str, body: dict[str, Any], timeout: float) -> tuple[int, str]:

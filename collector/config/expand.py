@@ -21,6 +21,12 @@ _BARE = re.compile(r"(?:^|[^\\])\$([A-Z_][A-Z0-9_]{2,})\b")
 _Path = tuple[str | int, ...]
 
 
+class _Default(str):
+    """Text of a default: `${env:X:-}` is empty text, while a variable that is set but empty is null."""
+
+    __slots__ = ()
+
+
 class Expander:
     """Replaces variables in one tree. Variables come from `environ`; `relax`: unset reads as null, as in otelcol."""
 
@@ -38,7 +44,10 @@ class Expander:
             return Node(node.mark, items, {}, node.raw, node.variable)
         if not isinstance(node.value, str) or "$" not in node.value:
             return node
-        return self.scalar(node, path, nested)
+        before = len(self.report.of("C"))
+        found = self.scalar(node, path, nested)
+        found.failed = len(self.report.of("C")) > before
+        return found
 
     def scalar(self, node: Node, path: _Path, nested: int) -> Node:
         """One text with at least one dollar."""
@@ -55,11 +64,10 @@ class Expander:
         raw = self.lookup(body, mark, path, nested)
         if raw is None:
             return Node(mark, None, raw="", variable=True)
-        empty_default = raw == "" and ":-" in body
         if not raw.strip():
-            return Node(mark, "" if empty_default else None, raw=raw, variable=True)
+            return Node(mark, raw if isinstance(raw, _Default) else None, raw=raw, variable=True)
         quiet = Report()
-        found = parse(Source("variable", raw), quiet, octal=True)
+        found = parse(Source("variable", str(raw)), quiet, octal=True)
         if found is None or quiet.failed():
             found = Node(mark, raw)
         tree = self.tree(_moved(found, mark), path, nested + 1)
@@ -106,7 +114,7 @@ class Expander:
             return None
         value = self.environ.get(name)
         if value is None and default is not None:
-            return self.inner(default, mark, path, nested + 1) if "$" in default else default
+            return _Default(self.inner(default, mark, path, nested + 1))
         if value is None:
             code, hint = ("N204", "") if self.relax else ("C008", f"set it, or write ${{env:{name}:-default}}")
             self.report.add(code, mark, path, f'environment variable "{name}" is not set', hint)

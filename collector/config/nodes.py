@@ -32,7 +32,8 @@ _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Node:
     """One value. Mappings hold Nodes by key and the keys' marks; `raw` is the text of a variable that made the whole value.
 
-    `size` counts the values inside, aliases counted each time; `variable`: a variable took part, so it is no clear text.
+    `size` counts the values inside, aliases counted each time; `variable`: a variable took part, so it is no clear text;
+    `failed`: a variable in it could not be replaced, which is told already.
     """
 
     mark: Mark
@@ -41,6 +42,7 @@ class Node:
     raw: str | None = None
     variable: bool = False
     size: int = 1
+    failed: bool = False
 
     def plain(self) -> Any:
         """As Python data."""

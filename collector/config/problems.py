@@ -129,6 +129,10 @@ class Report:
         self._found: list[Problem] = []
         self._sources: dict[Source, int] = {}
 
+    def register(self, source: Source) -> None:
+        """Fix the place of a source in the order of problems."""
+        self._sources.setdefault(source, len(self._sources))
+
     def add(self, code: str, mark: Mark | None, path: Sequence[str | int], message: str, hint: str = "") -> None:
         """Note a problem once; `mark` None where there is no text to point at."""
         assert code in CODES, code

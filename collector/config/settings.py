@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -55,7 +56,7 @@ def _repair(data: Any, node: Node, errors: list[ErrorDetails], settled: set[_Pat
     for error in errors:
         path = _present(error["loc"], node)
         found = _find(node, path)
-        if not path or found is None or path in settled:
+        if not path or found is None or path in settled or error["type"] in ("extra_forbidden", "missing"):
             continue
         parent = _data_at(data, path[:-1])
         if parent is None:
@@ -149,6 +150,8 @@ def _tell(error: ErrorDetails, model: type[BaseModel], node: Node, prefix: _Path
     path = _present(loc, node)
     found = _find(node, path)
     assert found is not None
+    if found.failed:
+        return
     name = "::".join(map(str, (*prefix, *path)))
     if kind == "extra_forbidden":
         owner = _find(node, path[:-1]) if path else node
@@ -179,6 +182,9 @@ def _describe(error: ErrorDetails, found: Node) -> tuple[str, str, str]:
     kind = error["type"]
     if kind in _EXPECTED:
         wanted, hint = _EXPECTED[kind]
+        if wanted == "a mapping" and isinstance(found.value, str) and re.match(r"[a-z_]+:\S", found.value):
+            name, _, value = found.value.partition(":")
+            return "C023", f"expected type {wanted}, got unconvertible type 'string'", f"write a space: {name}: {value}"
         got = _WORDS.get(type(found.value), "another value")
         return "C004", f"expected type {wanted}, got unconvertible type {got}", hint
     message = error["msg"].removeprefix("Value error, ")
@@ -186,7 +192,8 @@ def _describe(error: ErrorDetails, found: Node) -> tuple[str, str, str]:
         phrase, _, hint = message.partition(": ")
         return "C022" if "unit" in message else "C004", phrase, hint
     if isinstance(found.value, str) and "://" not in found.value and (" port" in message or "address to listen on" in message):
-        return "C020", message, ""
+        phrase, _, hint = message.partition(": ")
+        return "C020", phrase, hint
     if kind == "literal_error":
         choices = str(error.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
         hint = did_you_mean(str(found.value), choices)

@@ -84,6 +84,8 @@ def gather(uris: Sequence[str], sets: Sequence[str], environ: Mapping[str, str],
     sources = [*(read(uri, environ, report) for uri in uris), *(set_flag(flag, report) for flag in sets)]
     tree: Node | None = None
     for source in sources:
+        if source is not None:
+            report.register(source)
         node = parse(source, report) if source else None
         if node is None:
             continue

@@ -223,9 +223,11 @@ class Structure:
                 yield item.mark, found
 
     def _not_configured(self, kind: str, item: Node, path: tuple[str | int, ...], phrase: str) -> None:
+        section = self.tree.child(kind)
+        if section is not None and section.value is not None and not isinstance(section.value, dict):
+            return  # the section itself is wrong, which is told already
         hint = did_you_mean(item.value, self.declared[kind])
         others = [other for other in KINDS if other != kind and item.value in self.declared[other]]
-        section = self.tree.child(kind)
         if hint and section:
             hint += f" (line {section.keys[hint.split(chr(34))[1]].line})"
         elif others:
