@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -197,7 +198,7 @@ class Prometheus(Exporter):
             timestamps=self.config.send_timestamps,
             others=frozenset(metric.name for metric in derived),
         )
-        return write([*received, *derived], chosen)
+        return write(chain(received, derived), chosen)  # one family at a time: samples are large
 
     def _derived(self) -> list[Metric]:
         """Derived families, without those that an application sends itself: no double count (R-505)."""
