@@ -1,5 +1,6 @@
 """fields: durations, sizes, secrets and TLS blocks as users write them."""
 
+import ssl
 import subprocess
 
 import pytest
@@ -7,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from collector.fields import ByteSize, ClientTLS, Config, Duration, Push, Queue, Secret, ServerTLS, seconds, without_type
+from collector.fields import (
+    ByteSize,
+    ClientTLS,
+    Config,
+    Duration,
+    Push,
+    Queue,
+    Secret,
+    ServerTLS,
+    listen_address,
+    seconds,
+    without_type,
+)
 
 
 class Sample(Config):
@@ -96,6 +109,32 @@ def test_tls_reads_files_or_text(tmp_path):
     cert, key = str(tmp_path / "c"), str(tmp_path / "k")
     chain, private = ServerTLS.model_validate({"cert_file": cert, "key_file": key}).certificate()
     assert ServerTLS.model_validate({"cert_pem": chain.decode(), "key_pem": private.decode()}).certificate() == (chain, private)
+    server = ServerTLS.model_validate(
+        {"cert_file": cert, "key_file": key, "client_ca_file": cert, "max_version": "1.2"}
+    ).context()
+    assert (server.verify_mode, server.maximum_version) == (ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_2)
+    server = ServerTLS.model_validate({"cert_file": cert, "key_file": key, "min_version": "1.3", "max_version": "1.3"}).context()
+    assert (server.verify_mode, server.minimum_version) == (ssl.CERT_NONE, ssl.TLSVersion.TLSv1_3)
     context = ClientTLS.model_validate({"ca_file": cert, "cert_file": cert, "key_file": key, "min_version": "1.3"}).context()
     assert context.check_hostname
     assert not ClientTLS.model_validate({"insecure_skip_verify": True}).context().check_hostname
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("localhost:4317", ("127.0.0.1", 4317)),
+        ("0.0.0.0:1", ("0.0.0.0", 1)),
+        (":8888", (None, 8888)),
+        ("[::1]:0", ("::1", 0)),
+        ("api.local:80", ("api.local", 80)),
+    ],
+)
+def test_a_listen_address_is_host_and_port(endpoint, expected):
+    assert listen_address(endpoint) == expected
+
+
+@pytest.mark.parametrize("endpoint", ["", "localhost", "4317", "localhost:", "localhost:x", "localhost:70000", "::1:4317", "a:٣"])
+def test_what_is_no_listen_address_is_refused_with_the_fix(endpoint):
+    with pytest.raises(ValueError, match=r"write localhost:4317"):
+        listen_address(endpoint)
