@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 _MEMBER = re.compile(r'(\\*")([^"\\\x00-\x1f]{1,128})\1[ \t\r\n]{0,8}:[ \t\r\n]{0,8}')
+_QUOTES = re.compile(r'\\*"')
 _SCALAR = re.compile(r"[^\s,\]}\"\\]+")
 _EMPTY = frozenset(("null", "true", "false"))
 
@@ -16,18 +17,22 @@ def members(text: str, wanted: Callable[[str], bool]) -> Iterator[tuple[int, int
 
     A string's span is its content (quote None); for another value the quote that must surround its replacement.
     """
+    reach = 0
     for match in _MEMBER.finditer(text):
-        if wanted(match[2]):
-            start, quote = match.end(), match[1]
-            if text.startswith(quote, start):
-                start += len(quote)
-                end = string_end(text, start, len(quote) - 1)
-                if end > start:
-                    yield start, end, None
-            elif text[start : start + 1] in ("{", "["):
-                yield start, _container_end(text, start, len(quote) - 1), quote
-            elif (scalar := _SCALAR.match(text, start)) and scalar[0] not in _EMPTY:
-                yield start, scalar.end(), quote
+        if match.start() < reach or not wanted(match[2]):
+            continue
+        start, quote = match.end(), match[1]
+        if text.startswith(quote, start):
+            start += len(quote)
+            reach = string_end(text, start, len(quote) - 1)
+            if reach > start:
+                yield start, reach, None
+        elif text[start : start + 1] in ("{", "["):
+            reach = _container_end(text, start, len(quote) - 1)
+            yield start, reach, quote
+        elif (scalar := _SCALAR.match(text, start)) and scalar[0] not in _EMPTY:
+            reach = scalar.end()
+            yield start, reach, quote
 
 
 def string_end(text: str, start: int, depth: int) -> int:
@@ -90,10 +95,37 @@ def _inner(value: object) -> int:
     return 0
 
 
-def bare_quote(text: str, start: int, end: int) -> str:
-    """The quote that a replacement of `text[start:end]` needs: that of its neighbours where it is a bare number, else none."""
+def bare_quotes(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """The quote that the replacement of each span needs: where it is a bare number of a document, at any depth of JSON in JSON,
+    the quote of that depth, elsewhere none. Spans in order.
+    """
+    found, open_strings, quotes = [], list[tuple[int, int]](), _QUOTES.finditer(text)
+    quote = next(quotes, None)
+    for start, end in spans:
+        while quote is not None and quote.start() < start:
+            _follow(open_strings, len(quote[0]) - 1, quote.end())
+            quote = next(quotes, None)
+        found.append(_quote_at(text, open_strings) if _is_bare(text, start, end) else "")
+    return found
+
+
+def _follow(open_strings: list[tuple[int, int]], slashes: int, content: int) -> None:
+    for level in range(len(open_strings) - 1, -1, -1):
+        depth = open_strings[level][0]
+        if slashes >= depth and (slashes - depth) % (2 * (depth + 1)) == 0:
+            del open_strings[level:]
+            return
+    open_strings.append((slashes, content))
+
+
+def _quote_at(text: str, open_strings: list[tuple[int, int]]) -> str:
+    if not open_strings:
+        return '"'
+    depth, content = open_strings[-1]
+    embedded = text[content : content + 99].lstrip()[:1] in ("{", "[")
+    return "\\" * (2 * depth + 1) + '"' if embedded else ""
+
+
+def _is_bare(text: str, start: int, end: int) -> bool:
     before, after = text[max(0, start - 99) : start].rstrip()[-1:], text[end : end + 99].lstrip()[:1]
-    if not text[start:end].isdigit() or before not in (":", "[", ",") or after not in (",", "]", "}"):
-        return ""
-    position = text.rfind('"', 0, start)
-    return '"' if position < 0 else "\\" * _slashes(text, position) + '"'
+    return text[start:end].isdigit() and before in (":", "[", ",") and after in (",", "]", "}")

@@ -207,14 +207,14 @@ class Redactor:
         plain = [f.quote or "" for f in findings]
         if text.lstrip()[:1] not in ("{", "["):
             return _spliced(text, findings, texts, plain)
-        guess = [f.quote if f.quote is not None else json_text.bare_quote(text, f.start, f.end) for f in findings]
+        bare = json_text.bare_quotes(text, [(f.start, f.end) for f in findings])
+        guess = [quote if f.quote is None else f.quote for f, quote in zip(findings, bare, strict=True)]
         if not shape:  # JSON that was cut
             return _spliced(text, findings, texts, guess)
-        deeper = [q and "\\" * (2 * len(q) - 1) + '"' for q in guess]
-        for quotes in (guess, deeper, plain):
-            result = _spliced(text, findings, texts, quotes)
-            if json_text.shape(result) == shape:
-                return result
+        results = [_spliced(text, findings, texts, quotes) for quotes in (guess, plain)]
+        documents, result = max(((json_text.shape(each), each) for each in results), key=lambda pair: pair[0])
+        if documents:
+            return result
         report.failures["json"] += 1
         return '"[REDACTED:json]"'
 
