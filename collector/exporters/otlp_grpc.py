@@ -18,11 +18,12 @@ from pydantic import Field, field_validator, model_validator
 
 from collector import __version__
 from collector.component import Exporter, Settings
-from collector.errors import ConfigError, Oversized, Permanent, Retryable, SendError
+from collector.errors import ConfigError, Malformed, Oversized, Permanent, Retryable, SendError, TooLarge
 from collector.exporters._replies import Notices, excerpt
 from collector.fields import ClientTLS, Config, Duration, Headers, Push, without_type
 from collector.model import Payload, Signal
 from collector.otlp import answers
+from collector.otlp.compression import inflate
 
 if TYPE_CHECKING:
     import grpc
@@ -144,6 +145,7 @@ class OtlpGrpcConfig(Push):
         out: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", LARGEST_ANSWER),
             ("grpc.max_send_message_length", -1),
+            ("grpc.per_message_decompression", 0),  # gRPC cannot tell its own limit on answers from the backend's on requests
             ("grpc.initial_reconnect_backoff_ms", min(1000, longest)),
             ("grpc.max_reconnect_backoff_ms", longest),
             ("grpc.service_config", json.dumps(service)),
@@ -227,7 +229,7 @@ class OtlpGrpc(Exporter):
             if task is not None and task.cancelling():
                 raise
             raise Retryable("the connection was closed") from None
-        return self._notices.rejected(payload.signal, body, secrets=self._secrets)
+        return self._notices.rejected(payload.signal, unpacked(body), secrets=self._secrets)
 
     def _failure(self, error: grpc.aio.AioRpcError) -> SendError:
         """What to do about a status (OTLP specification, Failures)."""
@@ -240,7 +242,7 @@ class OtlpGrpc(Exporter):
         after = answers.read_failure(details)[1] if isinstance(details, bytes) else None
         if code in answers.RETRYABLE_CODES:
             return Retryable(text, after=after)
-        if code != "RESOURCE_EXHAUSTED" or "Received message larger than max" in said or "metadata size exceeds" in said:
+        if code != "RESOURCE_EXHAUSTED" or "CLIENT: Received message larger than max" in said or "metadata size exceeds" in said:
             return Permanent(text)
         return Oversized(text) if after is None else Retryable(text, after=after)
 
@@ -249,3 +251,19 @@ class OtlpGrpc(Exporter):
         self._calls = {}
         if channel is not None:
             await channel.close(None)
+
+
+def unpacked(body: bytes) -> bytes:
+    """An answer without gRPC's gzip or deflate. Raises Permanent when it is larger than 4 MiB.
+
+    The first byte of neither can begin an OTLP response.
+    """
+    codec = "gzip" if body[:2] == b"\x1f\x8b" else "deflate" if body[:1] == b"\x78" else ""
+    if not codec:
+        return body
+    try:
+        return inflate(body, codec, LARGEST_ANSWER)
+    except TooLarge:
+        raise Permanent(f"the answer is larger than {LARGEST_ANSWER} bytes") from None
+    except Malformed:
+        return b""

@@ -149,11 +149,15 @@ class _Handlers(grpc.GenericRpcHandler):
 
 @asynccontextmanager
 async def grpc_backend(
-    credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
+    credentials: grpc.ServerCredentials | None = None,
+    address: str = "127.0.0.1:0",
+    compression: grpc.Compression | None = None,
+    limit: int = -1,
 ) -> AsyncIterator[GrpcBackend]:
     """A running gRPC server that takes any method with raw bytes."""
     backend = GrpcBackend()
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)])
+    options = [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", -1)]
+    server = grpc.aio.server(options=options, compression=compression)
     server.add_generic_rpc_handlers((_Handlers(backend),))
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     backend.target = address if address.startswith("unix:") else f"{'localhost' if credentials else '127.0.0.1'}:{port}"

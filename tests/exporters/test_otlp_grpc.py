@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pydantic import ValidationError
 
 from collector.errors import ConfigError, Oversized, Permanent, Retryable
-from collector.exporters.otlp_grpc import METHODS, OtlpGrpc
+from collector.exporters.otlp_grpc import METHODS, OtlpGrpc, unpacked
 from collector.model import Signal
 from tests.exporters.servers import Certificates, GrpcBackend, grpc_backend, payload
 from tests.support import build, eventually, free_port
@@ -137,6 +137,34 @@ async def test_an_answer_over_4_mib_is_permanent_and_not_oversized(grpc_server: 
     grpc_server.reply = b"x" * ((4 << 20) + 1)
     with pytest.raises(Permanent, match="larger than max"):
         await sent({"endpoint": grpc_server.target, **PLAIN})
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_packed_answers_are_read_and_a_bomb_is_permanent(compression: grpc.Compression) -> None:
+    async with grpc_backend(compression=compression) as backend:
+        config = {"endpoint": backend.target, "compression": "gzip", **PLAIN}
+        response = ExportTraceServiceResponse()
+        response.partial_success.rejected_spans = 3
+        response.partial_success.error_message = "old " * 100
+        backend.reply = response.SerializeToString()
+        assert await sent(config, payload(items=5)) == 3
+        backend.reply = bytes(64 << 20)
+        with pytest.raises(Permanent, match="larger than 4194304"):
+            await sent(config)
+
+
+def test_an_answer_that_only_looks_packed_is_a_full_success() -> None:
+    assert unpacked(b"\x1f\x8b nothing") == b""
+    assert unpacked(b"\x78") == b""
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+async def test_a_backend_with_a_lower_limit_gets_smaller_requests(compression: str) -> None:
+    async with grpc_backend(limit=2000) as backend:
+        config = {"endpoint": backend.target, "compression": compression, **PLAIN}
+        with pytest.raises(Oversized, match="larger than max"):
+            await sent(config, payload(items=1000))
+        assert await sent(config, payload(items=5)) == 0
 
 
 async def test_endless_error_details_are_permanent(grpc_server: GrpcBackend) -> None:
