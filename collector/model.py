@@ -42,9 +42,10 @@ def slim_schema(package: str, messages: Mapping[str, Iterable[tuple[str, int, in
 _schema = slim_schema(
     "collector.envelope",
     {
+        # resource and scope are repeated, because a message that comes in two parts must be merged, not half forgotten
         "Envelope": [("groups", 1, "Group", True)],
-        "Group": [("resource", 1, _BYTES, False), ("scopes", 2, "Scope", True), ("schema_url", 3, _BYTES, False)],
-        "Scope": [("scope", 1, _BYTES, False), ("items", 2, _BYTES, True), ("schema_url", 3, _BYTES, False)],
+        "Group": [("resource", 1, _BYTES, True), ("scopes", 2, "Scope", True), ("schema_url", 3, _BYTES, False)],
+        "Scope": [("scope", 1, _BYTES, True), ("items", 2, _BYTES, True), ("schema_url", 3, _BYTES, False)],
         "Metric": [(kind, number, "Data", False) for kind, number in
                    (("gauge", 5), ("sum", 7), ("histogram", 9), ("exponential_histogram", 10), ("summary", 11))],
         "Data": [("points", 1, _BYTES, True)],

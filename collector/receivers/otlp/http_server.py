@@ -34,7 +34,7 @@ PER_BYTE = 2.2
 """Bytes taken for each byte of a body: itself and the items cut from it."""
 MAX_CONNECTIONS, MAX_HEADERS, MAX_HEADER, MAX_HEADER_BYTES = 512, 64, 8190, 16 << 10
 _PAUSE = 1 << 20
-_LINGER, _GRACE, _NEVER = 5.0, 5.0, 1e9
+_LINGER, _GRACE, _NEVER = 2.0, 5.0, 1e9
 _silent = logging.getLogger("collector.receivers.otlp.http")  # aiohttp's messages may quote request bytes: never shown
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
