@@ -143,6 +143,9 @@ class Prometheus(Exporter):
         self._conflicts = meters.counter(
             "collector_prometheus_derived_conflicts", "Derived families hidden by a received one.", ("family",)
         )
+        self._scraped = meters.gauge(
+            "collector_prometheus_last_scrape_timestamp_seconds", "When the page was last read.", ("exporter",), cap=0
+        )
         self._warned: set[tuple[str, str]] = set()
         self._hidden: set[str] = set()
         self._folded_labels: set[str] = set()
@@ -220,6 +223,7 @@ class Prometheus(Exporter):
 
         if request.path != self.config.path:
             raise web.HTTPNotFound(text=f"404: the metrics are at {self.config.path}\n")
+        self._scraped.set(time.time(), self.settings.id)
         self.store.expire(self.clock() - self.config.metric_expiration)
         chosen = negotiate(request.headers.get("Accept", ""), openmetrics=self.config.enable_open_metrics)
         if sum(len(family.outputs) for family in self.store.families.values()) > BIG:

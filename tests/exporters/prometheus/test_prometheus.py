@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ async def test_a_scrape_shows_received_and_derived_metrics_in_the_format_asked_f
         await under.exporter.stop()
     with pytest.raises(aiohttp.ClientConnectionError):
         await fetch(f"{url}/metrics")
+
+
+async def test_the_age_of_the_last_scrape_is_known() -> None:
+    """R-1105."""
+    under, url = listening()
+    await under.exporter.start()
+    try:
+        assert under.exporter._scraped.value("test") == 0
+        before = time.time()
+        await fetch(f"{url}/metrics")
+        assert before <= under.exporter._scraped.value("test") <= time.time()
+    finally:
+        await under.exporter.stop()
 
 
 async def test_path_and_port_are_settings() -> None:
