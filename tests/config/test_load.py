@@ -43,6 +43,7 @@ service:
 
 
 def test_eight_mistakes_give_eight_errors_with_their_places_in_one_run(tmp_path: Path) -> None:
+    """R-103."""
     path = tmp_path / "c.yaml"
     path.write_text(EIGHT_MISTAKES)
     loaded = load([str(path)], catalog=Catalog(), environ={})
@@ -120,6 +121,7 @@ def test_a_file_that_is_no_yaml_is_the_only_error(load_text: Load) -> None:
 
 
 def test_the_environment_is_that_of_the_process_when_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-1410."""
     path = tmp_path / "c.yaml"
     path.write_text("receivers: {otlp: }\nexporters: {otlp_grpc: {endpoint: '${env:OF_THIS_TEST}'}}\n")
     monkeypatch.setenv("OF_THIS_TEST", "h:4317")
