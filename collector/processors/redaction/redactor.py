@@ -31,6 +31,7 @@ from collector.processors.redaction.prefilter import Masks
 from collector.processors.redaction.views import TooDeep, back, views
 
 PASSES = 4
+NARROW_HITS = 20_000
 _IDS = re.compile(r"(?<![A-Za-z0-9])(?:call|toolu|chatcmpl|msg|resp|run|fc)[_\-][A-Za-z0-9_\-]+", re.A)
 _COUNT_KEY = re.compile(r"(?:length|count|tokens)$|token_count(?:\.|$)", re.I)
 _DIGITS = re.compile(r"[\d.\-+ ]+\Z", re.A)
@@ -148,7 +149,7 @@ class Redactor:
 
     def _awake(self, text: str, key: str, mask: int, report: Report) -> Sequence[Rule]:
         if report.flooded and len(text) > 512:
-            mask = self._narrowed(text, mask)
+            mask = self._narrowed(f"\n{key}\n{text}", mask)
         rules = self._selected.get(mask)
         if rules is None:
             if len(self._selected) >= 256:
@@ -165,7 +166,8 @@ class Redactor:
     def _narrowed(self, text: str, mask: int) -> int:
         if self._narrow is None:
             self._narrow = Scanner(self.masks.narrow)
-        return self._narrow.scan([b"\n" + text.encode("utf-8", "surrogateescape")]).marks.get(0, 0) & mask
+        hits = self._narrow.scan([text.encode("utf-8", "surrogateescape")], NARROW_HITS)
+        return hits.marks.get(0, 0) & mask
 
     def _edit(self, text: str, key: str, rules: Sequence[Rule], findings: list[Finding], report: Report) -> str:
         shape = json_text.shape(text) if text.lstrip()[:1] in ("{", "[") else 0
