@@ -90,8 +90,10 @@ async def test_what_loki_cannot_pass_on_is_to_be_halved(http: HttpBackend) -> No
 
 
 async def test_a_large_push_is_halved_before_it_is_sent(http: HttpBackend) -> None:
-    with pytest.raises(Oversized, match="more than Loki passes on"):
+    with pytest.raises(Oversized, match="more than one push should hold"):
         await sent({"endpoint": http.url}, payload(Signal.LOGS, 20, text="x" * 200_000))
+    with pytest.raises(Oversized, match="more than Loki passes on"):
+        await sent({"endpoint": http.url}, payload(Signal.LOGS, 40_000, text="x"))
     assert http.seen == []
     await sent({"endpoint": http.url, "max_line_size": 0}, payload(Signal.LOGS, 1, text="x" * (4 << 20)))
     assert len(http.seen) == 1
