@@ -46,6 +46,7 @@ _schema = slim_schema(
         "Envelope": [("groups", 1, "Group", True)],
         "Group": [("resource", 1, _BYTES, True), ("scopes", 2, "Scope", True), ("schema_url", 3, _BYTES, False)],
         "Scope": [("scope", 1, _BYTES, True), ("items", 2, _BYTES, True), ("schema_url", 3, _BYTES, False)],
+        "Opaque": [],  # a message, not bytes: a resource that stands twice in a request is merged, as protobuf wants it
         "Metric": [(kind, number, "Data", False) for kind, number in
                    (("gauge", 5), ("sum", 7), ("histogram", 9), ("exponential_histogram", 10), ("summary", 11))],
         "Data": [("points", 1, _BYTES, True)],

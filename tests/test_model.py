@@ -38,3 +38,18 @@ def test_metrics_are_counted_in_data_points() -> None:
     metric.sum.data_points.add()
     metric.sum.data_points.add()
     assert data_points(metric.SerializeToString()) == 2
+
+
+def test_a_resource_that_stands_twice_is_one_resource() -> None:
+    """Protobuf encoding: a message field that stands twice is merged."""
+    parts = [traces(resource={key: "v"}).resource_spans[0].resource.SerializeToString() for key in ("a", "b")]
+    item = span().SerializeToString()
+    scope = b"\x12" + bytes([len(item)]) + item
+    group = b"".join(b"\x0a" + bytes([len(part)]) + part for part in parts) + b"\x12" + bytes([len(scope)]) + scope
+    opened = open_envelope(Signal.TRACES, b"\x0a" + varint(len(group)) + group)
+    kept = decode(opened.replace(opened.groups))
+    assert [a.key for a in kept.resource_spans[0].resource.attributes] == ["a", "b"]
+
+
+def varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
