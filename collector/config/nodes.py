@@ -25,6 +25,7 @@ _SPECIAL |= {"true": True, "True": True, "TRUE": True, "false": False, "False": 
 _SPECIAL |= {sign + word: number * (-1 if sign == "-" else 1) for sign in ("", "+", "-")
              for word, number in ((".inf", math.inf), (".Inf", math.inf), (".INF", math.inf))}  # fmt: skip
 _SPECIAL |= {".nan": math.nan, ".NaN": math.nan, ".NAN": math.nan}
+_NO_SPACE = re.compile(r"([ -]*)([A-Za-z_]\w*):(\S.*)")
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -83,7 +84,7 @@ def parse(source: Source, report: Report, *, octal: bool = False) -> Node | None
     except _Broken as error:
         report.add(error.code, error.mark, (), str(error), error.hint)
     except yaml.MarkedYAMLError as error:
-        report.add("C001", *_explain(source, error))
+        report.add(*_explain(source, error))
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
         before = source.text[:position] if isinstance(position, int) else ""
@@ -92,17 +93,23 @@ def parse(source: Source, report: Report, *, octal: bool = False) -> Node | None
     return None
 
 
-def _explain(source: Source, error: yaml.MarkedYAMLError) -> tuple[Mark, tuple[()], str, str]:
+def _explain(source: Source, error: yaml.MarkedYAMLError) -> tuple[str, Mark, tuple[()], str, str]:
     at = error.problem_mark or error.context_mark
     mark = Mark(source, at.line + 1, at.column + 1) if at else Mark(source, 1, 1)
     lines = source.lines()
     line = lines[mark.line - 1] if mark.line <= len(lines) else ""
     indent = line[: len(line) - len(line.lstrip())]
     if "\t" in indent:
-        return Mark(source, mark.line, indent.index("\t") + 1), (), "a tab indents this line", "use spaces"
+        return "C001", Mark(source, mark.line, indent.index("\t") + 1), (), "a tab indents this line", "use spaces"
     problem = error.problem or "not readable"
-    hint = "quote text that contains ': '" if "mapping values" in problem else ""
-    return mark, (), f"not valid YAML: {problem}", hint
+    hint = ""
+    if "mapping values" in problem:
+        hint = "quote text that contains ': '"
+        before = lines[mark.line - 2] if 1 < mark.line <= len(lines) else ""
+        if joined := _NO_SPACE.fullmatch(before):
+            place = Mark(source, mark.line - 1, len(joined[1]) + 1)
+            return "C023", place, (), f"no space after {joined[2]}:", f"write {joined[2]}: {joined[3][:60]}"
+    return "C001", mark, (), f"not valid YAML: {problem}", hint
 
 
 def core_value(text: str, *, octal: bool = False) -> Any:

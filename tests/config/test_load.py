@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collector.catalog import Catalog
 from collector.config.load import config_error, failure, load
-from tests.config.conftest import BASE, Load, codes
+from tests.config.conftest import BASE, COMPONENTS, Load, codes
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted([*(ROOT / "config").glob("*.yaml"), *(ROOT / "config" / "examples").glob("*.yaml")])
@@ -126,6 +129,43 @@ def test_the_environment_is_that_of_the_process_when_none_is_given(tmp_path: Pat
     path.write_text("receivers: {otlp: }\nexporters: {otlp_grpc: {endpoint: '${env:OF_THIS_TEST}'}}\n")
     monkeypatch.setenv("OF_THIS_TEST", "h:4317")
     assert load([str(path)], catalog=Catalog()).merged["exporters"] == {"otlp_grpc": {"endpoint": "h:4317"}}
+
+
+CATALOG = Catalog([COMPONENTS])
+IDS = (
+    "intake",
+    "shape",
+    "outlet",
+    "lamp",
+    "otlp",
+    "otlp_http/x",
+    "loki",
+    "redaction",
+    "tail_sampling",
+    "prometheus",
+    "/x",
+    "",
+    "a b",
+)
+WORDS = (*IDS, "receivers", "processors", "exporters", "extensions", "service", "pipelines", "traces", "logs", "telemetry", "metrics",
+         "readers", "protocols", "grpc", "endpoint", "headers", "policies", "text", "inner", "tls", "sampling_percentage")  # fmt: skip
+scalars = st.sampled_from([None, True, 0, -1, 0.5, "", "x", "localhost:1", ":4317", "${env:X}", "${env:NOPE}", "$$", "5s", *IDS])
+trees = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=25,
+)
+sections = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("receivers", "processors", "exporters", "extensions", "service", "x"), trees)
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sections)
+def test_no_configuration_ever_raises(data: dict[str, object]) -> None:
+    loaded = load(["yaml:" + json.dumps(data)], catalog=CATALOG, environ={"X": "[1, {a: b}]"})
+    assert (loaded.resolved is None) == bool(loaded.errors)
+    assert all(problem.render() and problem.to_json() for problem in (*loaded.errors, *loaded.warnings, *loaded.notes))
 
 
 def test_an_error_before_any_source_is_shown_like_others() -> None:

@@ -96,6 +96,7 @@ def test_every_value_knows_its_place() -> None:
         ("a: 1\nb: 2\na: 3", "3:1 C002 duplicate key 'a', first on line 1"),
         ("a:\n\tb: 1", "2:1 C001 a tab indents this line"),
         ("a: b: c", "1:5 C001 not valid YAML: mapping values are not allowed in this context"),
+        ("a:\n  endpoint:0.0.0.0:4317\n  size: 1", "2:3 C023 no space after endpoint:"),
         ("a: \x00", "1:4 C001 not valid YAML: control characters are not allowed"),
         ("a: 1\n---\nb: 2", "2:1 C001 a second document starts here"),
         ("a: *x", "1:4 C001 alias *x is not defined"),
