@@ -19,10 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -78,6 +79,7 @@ class Chain:
         from collector.meters import Meters
 
         self.meters, self.lost = Meters(), Counter[str]()
+        self.stages: defaultdict[str, list[float]] = defaultdict(list)
         self._parts = []
         for name, config in CHAIN:
             cls: Any = Catalog().load("processors", name)
@@ -92,12 +94,19 @@ class Chain:
         """An encoded request in, an encoded request out."""
         from collector.model import Signal, open_envelope
 
-        batch = open_envelope(Signal.TRACES, data)
+        batch = self._timed("open", open_envelope, Signal.TRACES, data)
         for part in self._parts:
-            batch = part.process(batch, now)
+            batch = self._timed(part.settings.id, part.process, batch, now)
             if batch is None:
                 return None
-        return batch.encode()
+        encoded: bytes = self._timed("encode", batch.encode)
+        return encoded
+
+    def _timed(self, stage: str, work: Callable[..., Any], *arguments: object) -> Any:
+        began = time.thread_time()
+        result = work(*arguments)
+        self.stages[stage].append(time.thread_time() - began)
+        return result
 
     def cost(self) -> float:
         """USD counted."""
@@ -107,21 +116,22 @@ class Chain:
 def measure_chain(load: Sequence[Request]) -> dict[str, Any]:
     """Both chains request by request in turn, so that both see the same moments of the machine."""
     ours, naive = Chain(), Naive()
-    spent = {"ours": 0.0, "naive": 0.0}
+    times: dict[str, list[float]] = {"ours": [], "naive": []}
     out: dict[str, list[bytes]] = {"ours": [], "naive": []}
     programs: list[tuple[str, Callable[[bytes, float], bytes | None]]] = [("ours", ours.process), ("naive", naive.process)]
     for number, request in enumerate(load):
         for name, process in programs:
             began = time.thread_time()
             data = process(request.data, number * STEP)
-            if number >= WARM_UP:
-                spent[name] += time.thread_time() - began
+            times[name].append(time.thread_time() - began)
             if data is not None:
                 out[name].append(data)
     kept = {name: check(f"{name} chain", load, data) for name, data in out.items()}
     if abs(ours.cost() - naive.cost) > 1e-9 * naive.cost:
         raise Wrong(f"cost: {ours.cost()} USD counted, {naive.cost} true")
-    return _result(spent, (len(load) - WARM_UP) * SPANS, kept["ours"], sum(r.spans for r in load))
+    spent = {name: median(values[WARM_UP:]) for name, values in times.items()}
+    stages = {name: round(median(values[WARM_UP:]) / SPANS * 1e6, 2) for name, values in ours.stages.items()}
+    return {**_result(spent, SPANS, kept["ours"], sum(request.spans for request in load)), "stages_us": stages}
 
 
 def _result(seconds: dict[str, float], spans: int, kept: int, sent: int) -> dict[str, Any]:
@@ -279,6 +289,7 @@ def _text(report: dict[str, Any], goal: float, good: bool) -> str:
         if part in report:
             row = report[part]
             lines.append(f"{title:28}{row['ours_us']:8.2f}{row['naive_us']:8.2f}{row['ratio']:7.1f}x{row['kept']:8.1%}")
+            lines += [f"  {stage:26}{spent:8.2f}" for stage, spent in row.get("stages_us", {}).items()]
     lines.append(f"WRONG: {report['wrong']}" if "wrong" in report else "delivery, cost and redaction checked")
     lines.append(f"goal of {goal:g}x {'reached' if good else 'MISSED'}")
     return "\n".join(lines)
