@@ -1,4 +1,7 @@
-"""Named checks: mistakes that are valid settings but surely or probably not meant. One function, one code each."""
+"""Named checks: mistakes that are valid settings but surely or probably not meant. One function, one code each.
+
+Longer than other files because every check is its own small function, and they read best side by side.
+"""
 
 from __future__ import annotations
 

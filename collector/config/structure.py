@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from collector.catalog import ALIASES, KINDS, Catalog
+from collector.config.ids import id_fault, same_id
 from collector.config.nodes import Node
 from collector.config.problems import Mark, Report, did_you_mean
 from collector.config.resolved import Declared, PipelineSpec
@@ -29,7 +27,6 @@ ELSEWHERE = {
     "exporters": "logging jaeger zipkin nop prometheus_remote_write datadog splunk_hec awsxray googlecloud clickhouse",
     "extensions": "memory_ballast host_observer k8s_observer opamp jaegerremotesampling headers_setter",
 }
-_TYPE = re.compile(r"[a-zA-Z][0-9a-zA-Z_]{0,62}")
 _SECTIONS = (*KINDS, "connectors", "service")
 _PIPELINE_KINDS = ("receivers", "processors", "exporters")
 Declarations = dict[str, dict[str, Declared | None]]
@@ -235,32 +232,3 @@ class Structure:
         elif self.catalog.resolve(kind, item.value.partition("/")[0]):
             hint = f"define it: {kind}: {{{item.value}: {{}}}}"
         self.report.add("C011", item.mark, path, f'{phrase} "{item.value}" which is not configured', hint)
-
-
-def id_fault(component_id: str) -> str:
-    """What is wrong with `type[/name]`, in otelcol's words; empty when nothing."""
-    type_id, slash, name = component_id.partition("/")
-    if not component_id.strip():
-        return "id must not be empty"
-    if slash and not type_id.strip():
-        return f'in "{component_id}" id: the part before / should not be empty'
-    if slash and not name.strip():
-        return f'in "{component_id}" id: the part after / should not be empty'
-    if not _TYPE.fullmatch(type_id):
-        return f'invalid character(s) in type "{type_id}"'
-    if len(name) > 1024 or any(unicodedata.category(char)[0] in "ZCS" for char in name):
-        return f'invalid character(s) in name "{name[:60]}"'
-    return ""
-
-
-def same_id(kind: str, written: str, defined: Any) -> str | None:
-    """The id among `defined` that `written` means: itself, or the same with the component's other name."""
-    if written in defined:
-        return written
-    type_id, slash, name = written.partition("/")
-    wanted = ALIASES[kind].get(type_id, type_id)
-    for candidate in defined:
-        other, other_slash, other_name = candidate.partition("/")
-        if (ALIASES[kind].get(other, other), other_slash, other_name) == (wanted, slash, name):
-            return str(candidate)
-    return None

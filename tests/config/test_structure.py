@@ -6,7 +6,6 @@ import pytest
 
 from collector.catalog import Catalog
 from collector.config.load import load
-from collector.config.structure import id_fault, same_id
 from collector.model import Signal
 from tests.config.conftest import BASE, COMPONENTS, Load, codes, lines
 
@@ -42,37 +41,6 @@ def test_a_correct_configuration_is_resolved(load_text: Load) -> None:
     assert resolved.telemetry.self_metrics() is None
     assert codes(loaded.notes) == ["N201"]
     assert [p.message for p in loaded.notes] == ['"otlp" is the older name of exporter "otlp_grpc"']
-
-
-@pytest.mark.parametrize(
-    ("component_id", "fault"),
-    [
-        ("otlp", ""),
-        ("otlp/a", ""),
-        ("otlp/a/b", ""),
-        ("otlp/é-2.x", ""),
-        ("", "id must not be empty"),
-        ("/x", 'in "/x" id: the part before / should not be empty'),
-        ("x/", 'in "x/" id: the part after / should not be empty'),
-        ("1x", 'invalid character(s) in type "1x"'),
-        ("a b", 'invalid character(s) in type "a b"'),
-        (" otlp / name", 'invalid character(s) in type " otlp "'),
-        ("a" * 64, f'invalid character(s) in type "{"a" * 64}"'),
-        ("a/b c", 'invalid character(s) in name "b c"'),
-        ("a/b+c", 'invalid character(s) in name "b+c"'),
-        ("a/" + "b" * 1025, f'invalid character(s) in name "{"b" * 60}"'),
-    ],
-)
-def test_ids_follow_the_rules_of_otelcol(component_id: str, fault: str) -> None:
-    assert id_fault(component_id) == fault
-
-
-def test_a_reference_means_the_same_component_in_either_spelling() -> None:
-    assert same_id("exporters", "otlp_grpc/a", ["otlp/a"]) == "otlp/a"
-    assert same_id("exporters", "otlp/a", ["otlp_grpc/a"]) == "otlp_grpc/a"
-    assert same_id("exporters", "otlp/a", ["otlp_grpc/a", "otlp/a"]) == "otlp/a"
-    assert same_id("exporters", "otlp/a", ["otlp_grpc", "otlp_http/a"]) is None
-    assert same_id("extensions", "zpages", ["console"]) == "console"
 
 
 @pytest.mark.parametrize(
