@@ -121,6 +121,8 @@ class Builder:
     def _pipeline(self, spec: PipelineSpec) -> None:
         graph, host = self._graph, self._host
         chain = Chain(spec.signal, [self._processor(spec, name) for name in spec.processors], host.meters, host.log)
+        if (running := [p.settings.id for p in chain.processors]) != list(spec.processors):
+            host.log.info("processors that count everything run before sampling", extra={"pipeline": spec.id, "order": running})
         destinations = [graph.destinations[name] for name in spec.exporters]
         pipeline = Pipeline(
             spec.id, spec.signal, chain, destinations, host.ledger, clock=host.clock.monotonic, wall=host.clock.wall

@@ -59,7 +59,11 @@ async function openTrace(id) {
     cell.append(bar);
     line.append(cell);
     table.append(line);
-    for (const [key, value] of Object.entries(span.attributes)) table.append(row(["", { text: key }, { text: String(value), cls: "wide" }, ""]));
+    for (const [key, value] of Object.entries(span.attributes)) {
+      const attribute = row(["", { text: key, cls: "soft" }, { text: String(value), cls: "wide" }]);
+      attribute.lastChild.colSpan = 3;
+      table.append(attribute);
+    }
   }
   detail.replaceChildren(title, table);
 }
