@@ -211,7 +211,7 @@ def test_a_clock_set_back_does_not_hold_spans_for_ever():
 
 
 def test_rates_differ_by_service():
-    """R-205."""
+    """R-205 (partly)."""
     share = {"name": "none", "type": "probabilistic", "probabilistic": {"sampling_percentage": 0}}
     every = {"name": "every", "type": "probabilistic", "probabilistic": {"sampling_percentage": 100}}
     checkout = both(string("service.name", "checkout"), every)
