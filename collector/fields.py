@@ -173,6 +173,15 @@ class ClientTLS(Config):
     min_version: Literal["1.2", "1.3"] = "1.2"
     """Lowest TLS version (HTTP exporters only)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refused(cls, value: object) -> object:
+        return without_type(
+            value,
+            "cert_pem key_pem max_version cipher_suites curve_preferences reload_interval include_system_ca_certs_pool tpm",
+            "use files and the defaults of the TLS library",
+        )
+
     def context(self) -> ssl.SSLContext:
         """For an HTTP client. Raises OSError or ssl.SSLError when a file is unusable."""
         context = ssl.create_default_context(cafile=self.ca_file or None, cadata=self.ca_pem or None)

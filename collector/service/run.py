@@ -61,6 +61,7 @@ def main(options: RunOptions) -> int:
     if options.dev or sys.stdout.isatty():
         terminal = sys.stdout if sys.stdout.isatty() else sys.stderr
         print(banner(loaded.resolved, dev=options.dev), file=terminal, flush=True)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes plain lines to standard error, beside our log
     _tune_memory()
     log.start()
     try:
