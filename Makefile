@@ -40,10 +40,7 @@ docs: setup
 	$(BIN)/python docs/generate.py
 
 run: setup
-	@$(BIN)/otel-sidecar run --dev & pid=$$!; trap : INT TERM; \
-	until $(BIN)/otel-sidecar health --ready > /dev/null 2>&1; do kill -0 $$pid 2> /dev/null || exit 1; sleep 0.1; done; \
-	$(BIN)/otel-sidecar send; \
-	while kill -0 $$pid 2> /dev/null; do wait $$pid; done
+	@$(BIN)/otel-sidecar run --dev --sample
 
 image:
 	docker build --tag otel-sidecar:dev .
