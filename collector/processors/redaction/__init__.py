@@ -52,6 +52,8 @@ class Redaction(Processor):
             parts.append(group.header)
             parts.extend(scope.header for scope in group.scopes)
         hits = self._scan(parts, batch.signal)
+        if always := self.redactor.masks.always:
+            hits.marks = {position: hits.marks.get(position, 0) | always for position in range(len(parts))}
         if not hits.marks:
             return batch
         edit = Edit(self.redactor, self.config, hits, self.settings.drop if self._enforcing else _count_nothing)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import fnmatch
+import glob
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +17,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from collector.fields import ByteSize, Config, Secret, without_type
-from collector.processors.redaction import finders, secrets
+from collector.processors.redaction import finders, patterns, secrets
 from collector.processors.redaction.actions import CHECKSUM, KEY_NAME, SECRET, SHAPE, Pseudonyms, Rule
-from collector.processors.redaction.prefilter import GROUPS
+from collector.processors.redaction.prefilter import ALWAYS, GROUPS
 from collector.processors.redaction.redactor import Redactor
 
 Action = Literal["redact", "mask", "pseudonym", "hmac", "drop_attribute", "drop_record", "detect_only"]
@@ -115,6 +117,19 @@ def _decoded(text: str) -> bytes:
     return key
 
 
+class CustomType(Config):
+    """A type of your own."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    """Its name in metrics and tokens."""
+    pattern: str
+    """RE2 pattern."""
+    context: list[str] = Field([])
+    """One of these words must stand in the key or within 30 characters."""
+    action: Action = "redact"
+    """What happens to a finding."""
+
+
 class Keys(Config):
     """Attribute keys with a rule of their own; globs on the dotted path, members of nested maps included."""
 
@@ -150,6 +165,16 @@ class RedactionConfig(Config):
     """Key and form of pseudonyms."""
     keys: Keys = Keys()
     """Rules by attribute key."""
+    custom: list[CustomType] = Field([])
+    """Types of your own."""
+    blocked_values: list[str] = Field([])
+    """RE2 patterns; what matches becomes ****."""
+    allowed_values: list[str] = Field([])
+    """RE2 patterns; a match of blocked_values that one of them covers entirely may pass."""
+    blocked_key_patterns: list[str] = Field([])
+    """RE2 patterns of keys whose whole value becomes ****, at every level of nesting."""
+    ignored_keys: list[str] = Field([])
+    """Keys, nested ones as dotted paths, where only secrets are looked for."""
     scan_numbers: Literal["off", "large", "all"] = "large"
     """Numbers to look at: none, those of at least 2^35 (card numbers), or all."""
     limits: Limits = Limits()
@@ -161,14 +186,13 @@ class RedactionConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _not_yet(cls, value: Any) -> Any:
-        later = (
-            "allowed_keys ignored_keys ignored_key_patterns blocked_key_patterns blocked_values allowed_values custom overrides"
-        )
-        without_type(value, later, "built-in types, `keys.force` and `keys.exclude` are; a later version will read it")
+    def _refused(cls, value: Any) -> Any:
+        without_type(value, "allowed_keys", "every key is kept; name what has to go in keys.force or blocked_key_patterns")
+        without_type(value, "ignored_key_patterns", "write globs in keys.exclude")
+        without_type(value, "overrides", "give each pipeline a redaction processor of its own")
         without_type(value, "redact_all_types", "nested values and numbers are always looked into; see scan_numbers")
         without_type(value, "hash_function hmac_key", "write types.<type>.action: pseudonym and pseudonym.key")
-        return without_type(value, "url_sanitizer db_sanitizer", "credentials in URLs are always found")
+        return without_type(value, "url_sanitizer db_sanitizer", "credentials in URLs are always found, other parts stay")
 
     @model_validator(mode="after")
     def _consistent(self) -> RedactionConfig:
@@ -180,9 +204,13 @@ class RedactionConfig(Config):
             if name != "secrets" and name not in _TABLE:
                 raise ValueError(f'types: unknown type "{name}" (valid values: {" ".join(("secrets", *TYPES))})')
             _check_secret(name, entry)
-        for glob in self.keys.force:
-            _gate(glob)
-        if self.pseudonym.build() is None and any(rule.action == "pseudonym" for rule in self.rules()):
+        for entry_glob in self.keys.force:
+            _gate(entry_glob)
+        for name in {entry.name for entry in self.custom} & set(_TABLE):
+            raise ValueError(f'custom: "{name}" is a built-in type; choose another name')
+        for pattern in (*self.allowed_values, *(each for each, _ in self._own_patterns())):
+            patterns.compiled(pattern)
+        if self.pseudonym.build() is None and any(rule.action == "pseudonym" for rule in [*self.rules(), *self._own_rules()]):
             raise ValueError("action pseudonym needs pseudonym.key or pseudonym.key_file: openssl rand -hex 32")
         return self
 
@@ -213,31 +241,62 @@ class RedactionConfig(Config):
             keep.keep_first,
             keep.keep_last,
             keep.tail,
-            tuple(re.compile(fnmatch.translate(glob)) for glob in entry.allow),
+            tuple(re.compile(fnmatch.translate(each)) for each in entry.allow),
         )
 
-    def build(self, environment: dict[str, str] | None = None) -> Redactor:
+    def _own_patterns(self) -> list[tuple[str, str]]:
+        named = [(entry.pattern, entry.name) for entry in self.custom]
+        named += [(pattern, "blocked_value") for pattern in self.blocked_values]
+        return named + [(pattern, "blocked_key") for pattern in self.blocked_key_patterns]
+
+    def _own_rules(self) -> list[Rule]:
+        forms = [(name, patterns.byte_form(pattern)) for pattern, name in self._own_patterns()]
+        groups = {name: tuple(name if form else ALWAYS for other, form in forms if other == name) for name, _ in forms}
+        rules = []
+        for entry in self.custom:
+            find = patterns.pattern_finder([patterns.compiled(entry.pattern)], entry.context)
+            action = "pseudonym" if entry.action == "hmac" else entry.action
+            rules.append(Rule(entry.name, SHAPE, f"[{entry.name.upper()}]", groups[entry.name], find, action))
+        if self.blocked_values:
+            allowed = [patterns.compiled(each) for each in self.allowed_values]
+            find = patterns.pattern_finder([patterns.compiled(each) for each in self.blocked_values], (), allowed)
+            rules.append(Rule("blocked_value", SHAPE, "****", groups["blocked_value"], find))
+        if self.blocked_key_patterns:
+            rules.append(Rule("blocked_key", SECRET, "****", groups["blocked_key"], _by_key))
+        return rules
+
+    def build(self, environment: Mapping[str, str] | None = None) -> Redactor:
         """The compiled redactor; `environment`: variables whose secret values are looked for (default: the process's)."""
         variables = os.environ if environment is None else environment
         literals = [value for name in SECRET_VARIABLES if len(value := variables.get(name, "")) >= 6]
-        rules, extra = self.rules(), {}
-        if self.mode == "dry_run":
-            rules = [replace(rule, action="detect_only") for rule in rules]
+        rules, extra = [*self.rules(), *self._own_rules()], dict[str, bytes]()
+        for pattern, name in self._own_patterns():
+            if form := patterns.byte_form(pattern):
+                extra[name] = extra[name] + b"|" + form if name in extra else form
         if literals:
             extra["literal"] = b"|".join(re.escape(value.encode()) for value in literals)
             rules.insert(
                 0, Rule("configured_secret", SECRET, "[SECRET:CONFIGURED]", ("literal",), secrets.literal_finder(literals))
             )
         if self.keys.force:
-            extra["forced"] = b"|".join(_gate(glob) for glob in self.keys.force)
-            rules.append(Rule("key_forced", SECRET, "[REDACTED]", ("forced",), lambda text, key: ()))
+            extra["forced"] = b"|".join(_gate(each) for each in self.keys.force)
+            rules.append(Rule("key_forced", SECRET, "[REDACTED]", ("forced",), _by_key))
+        if self.mode == "dry_run":
+            rules = [replace(rule, action="detect_only") for rule in rules]
+        blocked = [patterns.compiled(each) for each in self.blocked_key_patterns]
         return Redactor(
             rules,
             pseudonyms=self.pseudonym.build(),
-            exclude=self.keys.exclude,
+            exclude=[*self.keys.exclude, *map(glob.escape, self.ignored_keys)],
             force=self.keys.force,
+            blocked=patterns.key_matcher(blocked) if blocked else None,
             extra_patterns=extra,
         )
+
+
+def _by_key(text: str, key: str) -> tuple[finders.Span, ...]:
+    """Found by their key, not by their text."""
+    return ()
 
 
 _DEFAULTS = {
@@ -256,8 +315,8 @@ def _numberless(groups: list[str]) -> list[str]:
     return [name for name in groups if name not in ("int64", "double")]
 
 
-def _gate(glob: str) -> bytes:
-    pieces = [piece for piece in re.split(r"[*?.\[\]]+", glob) if piece]
+def _gate(text: str) -> bytes:
+    pieces = [piece for piece in re.split(r"[*?.\[\]]+", text) if piece]
     if not pieces:
-        raise ValueError(f'keys.force: "{glob}" names nothing')
+        raise ValueError(f'keys.force: "{text}" names nothing')
     return re.escape(max(pieces, key=len).encode())

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+ALWAYS = "always"
+"""Wakes its types in every item: patterns of users that have no byte form."""
 ESCAPED = "escaped"
 """Wakes every type: what hides behind an escape cannot be told before it is decoded."""
 
@@ -103,6 +105,8 @@ class Masks:
         self.patterns = [table[name] for name in self.names]
         self.narrow = [NARROW.get(name, table[name]) for name in self.names]
         bits = {name: 1 << position for position, name in enumerate(self.names)}
+        self.always = 1 << len(self.names) if any(ALWAYS in names for names in types.values()) else 0
+        bits[ALWAYS] = self.always
         self.escaped = bits[ESCAPED]
         self.wakes = {kind: sum(bits[name] for name in set(names)) | self.escaped for kind, names in types.items()}
-        self.all = (1 << len(self.names)) - 1
+        self.all = (1 << len(self.names)) - 1 | self.always

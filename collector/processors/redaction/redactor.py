@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -75,6 +75,7 @@ class Redactor:
         pseudonyms: Pseudonyms | None = None,
         exclude: Iterable[str] = (),
         force: Iterable[str] = (),
+        blocked: Callable[[str], bool] | None = None,
         extra_patterns: dict[str, bytes] | None = None,
     ) -> None:
         self.rules = tuple(rules)
@@ -83,7 +84,7 @@ class Redactor:
         self._by_name = {rule.name: rule for rule in self.rules}
         self._key_rule = self._by_name.get("key_name")
         self._pseudonyms = pseudonyms
-        self._exclude, self._force = tuple(exclude), tuple(force)
+        self._exclude, self._force, self._blocked = tuple(exclude), tuple(force), blocked
         self._selected: dict[int, Sequence[Rule]] = {}
         self._clean_names: set[str] = set()
         self._narrow: Scanner | None = None
@@ -133,7 +134,14 @@ class Redactor:
         """The rule by which the whole value under `key` goes, whatever it holds."""
         if self._key_rule is not None and not is_count(key) and is_secret_key(key):
             return self._key_rule
-        return _FORCE if any(fnmatchcase(key, glob) for glob in self._force) else None
+        if any(fnmatchcase(key, glob) for glob in self._force):
+            return self._by_name["key_forced"]
+        if self._blocked is not None and self._blocked(key) and not self._excluded(key):
+            return self._by_name["blocked_key"]
+        return None
+
+    def _excluded(self, key: str) -> bool:
+        return any(fnmatchcase(key, glob) for glob in self._exclude)
 
     def client_address(self, text: str, report: Report) -> str:
         """The replacement of a public address under a key that names the client."""
@@ -142,7 +150,7 @@ class Redactor:
 
     def whole(self, rule: Rule, text: str, report: Report) -> str:
         """The replacement of a whole value. Raises DropAttribute or DropRecord."""
-        if MARKER.fullmatch(text):
+        if text == rule.token or MARKER.fullmatch(text):
             return text
         report.detections[rule.name, rule.action] += 1
         return text if rule.action == DETECT_ONLY else self._replacement(rule, text)
@@ -155,7 +163,7 @@ class Redactor:
             if len(self._selected) >= 256:
                 self._selected.clear()
             rules = self._selected[mask] = [rule for wakes, rule in self._wakes if wakes & mask]
-        if self._exclude and any(fnmatchcase(key, glob) for glob in self._exclude):
+        if self._exclude and self._excluded(key):
             rules = [rule for rule in rules if rule.secret]
         if report.budget is not None and len(text) > 512:
             report.budget -= len(text) * len(rules)
@@ -167,7 +175,7 @@ class Redactor:
         if self._narrow is None:
             self._narrow = Scanner(self.masks.narrow)
         hits = self._narrow.scan([text.encode("utf-8", "surrogateescape")], NARROW_HITS)
-        return hits.marks.get(0, 0) & mask
+        return (hits.marks.get(0, 0) | self.masks.always) & mask
 
     def _edit(self, text: str, key: str, rules: Sequence[Rule], findings: list[Finding], report: Report) -> str:
         shape = json_text.shape(text) if text.lstrip()[:1] in ("{", "[") else 0
@@ -234,13 +242,6 @@ class Redactor:
 
 class OverBudget(Exception):
     """A flooded request has used up its bytes x types."""
-
-
-def _never(text: str, key: str) -> Iterable[tuple[int, int]]:
-    return ()
-
-
-_FORCE = Rule("key_forced", KEY_NAME, "[REDACTED]", (), _never)
 
 
 def _clusters(found: list[Finding], text: str) -> list[Finding]:
