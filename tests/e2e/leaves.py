@@ -74,7 +74,11 @@ def _set(message: Message, field: FieldDescriptor, canary: Canary, rnd: random.R
     elif field.name in IDS:
         setattr(message, field.name, rnd.randbytes(IDS[field.name]))
     elif field.type == FieldDescriptor.TYPE_STRING:
-        text = f"vendor={canary(path)}" if field.name == "trace_state" else canary(path)
+        text = canary(path)
+        if field.name == "trace_state":
+            text = f"vendor={text}"
+        elif field.name == "name" and choice:
+            text = f"{choice} of {text}"  # else all metrics have the same name once the canary is gone
         value.append(text) if repeated else setattr(message, field.name, text)
 
 

@@ -372,7 +372,7 @@ class Sidecar(Program):
                 out["exporters"][key] = {**at(self.metrics), **(out["exporters"][key] or {})}
         reader = {"pull": {"exporter": {"prometheus": {"host": LOOPBACK, "port": self.own}}}}
         out["service"].setdefault("extensions", ["health_check"])
-        out["service"].setdefault("telemetry", {"metrics": {"readers": [reader]}})
+        out["service"]["telemetry"] = {"metrics": {"readers": [reader]}, **out["service"].get("telemetry", {})}
         return out
 
     def start(self) -> Self:

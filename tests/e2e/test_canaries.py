@@ -147,6 +147,8 @@ def test_no_canary_is_in_the_file(planting: Planted) -> None:
         assert re.sub(r"_(\w)", lambda match: match[1].upper(), signal) in text
 
 
-def test_findings_are_counted(planting: Planted) -> None:
-    """R-309 (partly)."""
-    assert planting.sidecar.total("pii_detections_total", pii_type="email") >= 20
+def test_every_canary_was_counted(planting: Planted) -> None:
+    """R-309."""
+    emails = [place for place in planting.flock.places.values() if place.endswith("(email)")]
+    assert planting.sidecar.total("pii_detections_total", pii_type="email", detector="sidecar") == len(emails) > 300
+    assert planting.sidecar.total("pii_detections_total") == len(planting.flock.places)

@@ -19,7 +19,9 @@ def sent() -> Corpus:
 
 @pytest.fixture(scope="module")
 def sidecar(start_sidecar: Start, jaeger: Jaeger, loki: Loki, sent: Corpus) -> Sidecar:
-    sidecar = start_sidecar(standard(jaeger, loki, share=10))
+    config = standard(jaeger, loki, share=10)
+    config["processors"]["tail_sampling"]["record_policy"] = True
+    sidecar = start_sidecar(config)
     send(sidecar.grpc, sent.requests)
     return sidecar
 
@@ -65,17 +67,16 @@ def test_a_second_sidecar_keeps_exactly_the_same_clean_traces(
 ) -> None:
     """R-202: the share is a function of the trace id, so it does not matter which sidecar saw the trace."""
     other = start_sidecar(standard(jaeger, loki, share=10))
-    again = corpus(2_000, 0, SERVICE + "-again", seed=1)
-    send(sidecar.grpc, corpus(2_000, 0, SERVICE + "-first", seed=1).requests)
+    once, again = (corpus(2_000, 0, f"{SERVICE}-{name}", seed=2) for name in ("once", "again"))
+    assert once.clean == again.clean
+    send(sidecar.grpc, once.requests)
     send(other.grpc, again.requests)
 
-    def kept(service: str) -> set[str]:
-        wait_for(lambda: other.balance("traces", "otlp_grpc/jaeger")["delivered"] > 0, 30, "delivery")
-        wait_for(lambda: jaeger.traces(service), 30, service)
-        return {each["traceID"] for each in jaeger.traces(service)}
+    def kept(name: str) -> set[str]:
+        return {each["traceID"].zfill(32) for each in jaeger.traces(f"{SERVICE}-{name}")}
 
-    wait_for(lambda: kept(SERVICE + "-first") == kept(SERVICE + "-again"), 30, "the same traces from both sidecars")
-    assert 0.07 <= len(kept(SERVICE + "-again")) / 2_000 <= 0.13
+    wait_for(lambda: kept("once") and kept("once") == kept("again"), 30, "the same traces from both sidecars")
+    assert 0.07 <= len(kept("again")) / 2_000 <= 0.13
 
 
 def test_the_books_add_up(found: dict[str, set[str]], sidecar: Sidecar) -> None:
@@ -84,8 +85,16 @@ def test_the_books_add_up(found: dict[str, set[str]], sidecar: Sidecar) -> None:
     assert books["accepted"] == books["delivered"] + books["dropped"] + books["queued"]
 
 
+def test_a_kept_span_says_which_policy_kept_it(found: dict[str, set[str]], jaeger: Jaeger, sent: Corpus) -> None:
+    """R-207 (partly)."""
+    for each in jaeger.spans(SERVICE):
+        failed = each["traceID"].zfill(32) in sent.failed
+        assert each["tags"]["tailsampling.policy"] in (("errors", "rest") if failed else ("rest",))
+        assert each["tags"]["sampling.probability"] in ((1, 0.1) if failed else (0.1,))
+
+
 def test_own_counters_say_what_was_kept_and_dropped(found: dict[str, set[str]], sidecar: Sidecar, sent: Corpus) -> None:
-    """R-207 (partly), R-564."""
+    """R-207, R-564 (partly)."""
     received = sidecar.total("otelcol_receiver_accepted_spans_total", own=True)
     assert received >= sent.spans()
     assert sidecar.total("otelcol_processor_tail_sampling_global_count_traces_sampled_total", own=True, sampled="true") > 0
