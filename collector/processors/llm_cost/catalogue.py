@@ -17,8 +17,8 @@ from typing import Any
 from collector.processors.llm_cost.dialects import data
 from collector.processors.llm_cost.rates import Entry, compile_rates, day_text, model_bands, period, scaled
 
-RELEASED = date(2026, 11, 20)
-"""Release date of the pinned genai-prices: how old the prices are. Set it whenever the pin moves."""
+RELEASED = date(2026, 11, 9)
+"""Newest day on which a price of the pinned genai-prices starts: how old the prices are. Set it whenever the pin moves."""
 _STANDARD = ("", "default", "auto", "standard", "on_demand")
 _PERIODS = 64
 

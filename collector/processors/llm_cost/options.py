@@ -25,9 +25,8 @@ def _date(value: object) -> object:
 
 
 def _threshold_keys(value: object) -> object:
-    if isinstance(value, dict):
-        return {int(k) if isinstance(k, str) and k.isdigit() else k: v for k, v in value.items()}
-    return value
+    items = value.items() if isinstance(value, dict) else ()
+    return {int(k) if isinstance(k, str) and k.isdigit() else k: v for k, v in items} or value
 
 
 Day = Annotated[date, BeforeValidator(_date)]

@@ -77,26 +77,19 @@ class Entry:
 
 
 def _band(bands: Sequence[Band], tokens: int) -> Mapping[str, float]:
-    for start, rates in reversed(bands):
-        if tokens > start:
-            return rates
-    return bands[0][1]
+    return next(rates for start, rates in reversed(bands) if tokens > start)
 
 
 def compile_rates(bands: Sequence[Band]) -> Callable[[Usage], float]:
-    """The function of these rates; `bands` ascending, the first one valid for everything."""
+    """The function of these rates; `bands` ascending, the first one above -1 tokens: for every call."""
     singles = [_single(rates) for _, rates in bands]
     if len(bands) == 1:
         return singles[0]
     steps = [(start, single) for (start, _), single in zip(bands, singles, strict=True)][::-1]
-    lowest = singles[0]
 
     def tiered(usage: Usage) -> float:
         prompt = usage.prompt
-        for start, single in steps:
-            if prompt > start:
-                return single(usage)
-        return lowest(usage)
+        return next(single for start, single in steps if prompt > start)(usage)
 
     return tiered
 

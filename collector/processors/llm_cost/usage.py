@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from collector.processors.llm_cost.dialects import Found, data, matches
 
@@ -51,7 +52,10 @@ def _finite(value: object) -> float | None:
 
 @dataclass(slots=True)
 class Usage:
-    """The usage of one call in tokens. `total` is set when only a total was known; `bad` names counts that were unusable."""
+    """The usage of one call in tokens. `total` is set when only a total was known.
+
+    `bad` names the counts that were unusable; `known` is False when there was no usable one at all.
+    """
 
     uncached: int = 0
     cache_read: int = 0
@@ -67,6 +71,7 @@ class Usage:
     image_cache_read: int = 0
     total: int | None = None
     bad: list[str] = field(default_factory=list)
+    known: bool = True
 
     @property
     def prompt(self) -> int:
@@ -76,7 +81,7 @@ class Usage:
     @property
     def split(self) -> bool:
         """Whether input and output are known apart, so that they can be priced."""
-        return self.total is None and not (set(self.bad) & {"input_tokens", "output_tokens"})
+        return self.known and self.total is None and not (set(self.bad) & {"input_tokens", "output_tokens"})
 
 
 @dataclass(slots=True, frozen=True)
@@ -111,7 +116,8 @@ def read_usage(found: Found, emitter: Emitter, rules: list[dict[str, str]]) -> U
     if given is None and out is None and fresh is None:
         if total is not None and not bad:
             return Usage(total=total)
-        return Usage(bad=bad) if bad else None
+        return Usage(bad=bad, known=False) if bad else None
+    bad = [name for name in bad if name != "total_tokens"]  # only a cross-check
     read, write, hour = count("cache_read") or 0, count("cache_write") or 0, count("cache_write_1h") or 0
     five = max(count("cache_write_5m") or 0, write - hour)
     usage = Usage(0, read, five, hour, out or 0, bad=bad)
@@ -151,22 +157,24 @@ def _fill(usage: Usage, found: Found, given: int, fresh: int | None, total: int 
 
 def _ruling(found: Found, emitter: Emitter, own: list[dict[str, str]]) -> bool | None:
     for rule in own:
-        if _applies(rule, found, emitter):
+        if matches(rule["scope"], emitter.scope) and matches(rule["provider"], emitter.provider):
             return rule["input"] == "exclusive"
-    return True if any(_applies(rule, found, emitter) for rule in data()["exclusive_input"]) else None
+    rules = _exclusive(emitter)
+    return True if any(lacks == "" or found.pick(lacks, tokens) is None for lacks in rules) else None
 
 
-def _applies(rule: dict[str, str], found: Found, emitter: Emitter) -> bool:
+@lru_cache(1024)
+def _exclusive(emitter: Emitter) -> tuple[str, ...]:
+    """The built-in rules for this emitter, each as the field that must be absent (empty: none)."""
+    return tuple(rule.get("lacks", "") for rule in data()["exclusive_input"] if _applies(rule, emitter))
+
+
+def _applies(rule: dict[str, str], emitter: Emitter) -> bool:
     for key, pattern in rule.items():
-        if key == "input":
-            continue
-        if key == "lacks":
-            if found.pick(pattern, tokens) is not None:
+        if key == "version":
+            if not _older(emitter.version, pattern.removeprefix("<")):
                 return False
-        elif key == "version":
-            if not _older(emitter.version, pattern.lstrip("<")):
-                return False
-        elif not matches(pattern, getattr(emitter, key)):
+        elif key != "lacks" and not matches(pattern, getattr(emitter, key)):
             return False
     return True
 
