@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from collector.model import Batch, Signal, open_envelope
 from collector.otlp.heads import read_heads
 from collector.otlp.scan import EngineFailed
-from collector.processors.tail_sampling import TailSampling
+from collector.processors.tail_sampling import TailSampling, rules
 from collector.processors.tail_sampling.hashing import fnv1a, threshold
 from tests.support import attribute, batch, build, decode, span, spans_of, traces
 
@@ -663,8 +664,39 @@ def test_what_cannot_be_meant_is_refused_by_name(config, phrase):
         TailSampling.Config.model_validate(config)
 
 
-def test_held_bytes_are_the_bytes_of_the_spans_and_a_little_more():
+@pytest.mark.parametrize("size", [0, 1000])
+def test_held_bytes_are_what_the_spans_take_in_memory(size):
+    """R-209."""
     component = sampler()
-    item = span(values={"k": "v" * 1000}, trace=trace_id())
-    component.process(open_envelope(Signal.TRACES, traces(item).SerializeToString()), 0.0)
-    assert 0 < component._held.size - len(item.SerializeToString()) < 1000
+    requests = [
+        traces(*(span(values={"k": "v" * size}, trace=trace_id()) for _ in range(50))).SerializeToString() for _ in range(20)
+    ]
+    send(component, span(trace=trace_id()))
+    tracemalloc.start()
+    for request in requests:
+        component.process(open_envelope(Signal.TRACES, request), 0.0)
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert used <= component._held.size <= 2 * used
+
+
+def test_headers_of_held_spans_count_as_held():
+    """R-209."""
+    component = sampler(max_bytes=100_000)
+    for number in range(5):
+        send(component, span(trace=trace_id()), resource={"service.name": "s" * 40_000 + str(number)})
+    assert component.held() == 2
+    assert component.settings.drop == {(Signal.TRACES, "buffer_full"): 3}
+
+
+def test_large_resources_are_read_each_time():
+    component = sampler(string("service.name", "a" * 9000))
+    assert send(component, span(), resource={"service.name": "a" * 9000})
+    assert not component._evidence._resource_bits
+
+
+def test_verdicts_are_remembered_within_bounds(monkeypatch):
+    monkeypatch.setattr(rules, "_REMEMBERED", 1)
+    component = sampler(ERRORS, TENTH)
+    assert send(component, span(trace=trace_id(True)), span(trace=trace_id(), error=True), span(trace=trace_id(True), error=True))
+    assert len(component._so_far) == 1

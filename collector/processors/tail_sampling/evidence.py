@@ -27,6 +27,8 @@ from collector.processors.tail_sampling.attributes import (
 from collector.processors.tail_sampling.rules import Plan
 
 _ERROR = 2
+_RESOURCES, _HEADER = 1000, 8192
+"""How many resources are remembered, and up to which size."""
 
 
 class Errors(fields.Config):
@@ -147,9 +149,11 @@ class Evidence:
     def _resource(self, header: bytes) -> int:
         bits = self._resource_bits.get(header)
         if bits is None:
-            if len(self._resource_bits) >= 1000:
+            bits = _test(resource_attributes(header), self._resource_tests)
+            if len(self._resource_bits) >= _RESOURCES:
                 self._resource_bits.clear()
-            bits = self._resource_bits[header] = _test(resource_attributes(header), self._resource_tests)
+            if len(header) <= _HEADER:
+                self._resource_bits[header] = bits
         return bits
 
 

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 from collector.model import Group, Scope
 
 V = TypeVar("V")
-SPAN_OVERHEAD, TRACE_OVERHEAD = 41, 600
-"""Bytes CPython needs beside the payload: object header and list slot; entry, key and lists."""
+SPAN_OVERHEAD, PIECE_OVERHEAD, TRACE_OVERHEAD = 41, 200, 400
+"""Bytes CPython needs beside the payload for each span, each request of a trace and each trace."""
 Piece = tuple[bytes, bytes, list[bytes]]
 """Group header, scope header, encoded spans."""
 
@@ -46,8 +46,9 @@ class Held:
 
     def add(self, trace: Trace, piece: Piece) -> None:
         """Hold more spans of a trace."""
-        items = piece[2]
-        size = sum(map(len, items)) + SPAN_OVERHEAD * len(items)
+        group, scope, items = piece
+        # headers are shared by the traces of a request, but the last of them keeps the header alive: count it for each
+        size = sum(map(len, items)) + SPAN_OVERHEAD * len(items) + len(group) + len(scope) + PIECE_OVERHEAD
         if trace.id not in self.traces:
             self.traces[trace.id] = trace
             self.size += trace.size

@@ -90,6 +90,7 @@ class Verdict:
 
 
 UNDECIDED = Verdict(None)
+_REMEMBERED = 10_000
 
 
 class Verdicts(dict[int, Verdict]):
@@ -105,6 +106,8 @@ class Verdicts(dict[int, Verdict]):
         self._ended = ended
 
     def __missing__(self, bits: int) -> Verdict:
+        if len(self) >= _REMEMBERED:
+            self.clear()
         verdict = self[bits] = self._decide(bits)
         return verdict
 
