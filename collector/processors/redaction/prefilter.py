@@ -14,7 +14,7 @@ ESCAPED = "escaped"
 """Wakes every type: what hides behind an escape cannot be told before it is decoded."""
 
 PATTERNS: dict[str, bytes] = {
-    "email": rb"[\w%+\-.\x80-\xff]@[\w\-\x80-\xff][\w\-.\x80-\xff][\w\-.\x80-\xff]",
+    "email": rb"@[\w\-\x80-\xff][\w\-.\x80-\xff][\w\-.\x80-\xff]",
     "url": rb"://[^\s/]+@",
     "jwt": rb"eyJ[\w\-]{10}",
     "gcp": rb"AIza[\w\-]{35}",
