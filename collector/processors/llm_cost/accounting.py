@@ -12,7 +12,7 @@ from collector.component import Settings
 from collector.errors import ConfigError
 from collector.processors.llm_cost.call import Origin, Seen, kept_amounts, look
 from collector.processors.llm_cost.catalogue import RELEASED, Catalogue
-from collector.processors.llm_cost.counters import Counters
+from collector.processors.llm_cost.counters import Aliases, Counters
 from collector.processors.llm_cost.dedup import Dedup
 from collector.processors.llm_cost.dialects import Dialects, text
 from collector.processors.llm_cost.options import LABELS, Options, PriceFile
@@ -59,6 +59,7 @@ class Accounting:
                 self.dialects.add(f"label:{label}", [label])
         names = [_label_name(label) for label in options.labels]
         self.counters = Counters(settings.meters, names, options.limits.label_values)
+        self._aliases = [Aliases(name, settings.meters, options.limits.label_values) for name in options.compat]
         self.spend = Spend()
         self._dedup = Dedup(options.dedup.ttl, options.dedup.max_entries)
         self._complaints = Complaints(settings.log)
@@ -164,7 +165,10 @@ class Accounting:
             counters.unpriced.add(1, seen.origin.service, provider, name[:128], *tail, reason)
             if reason in ("unknown_model", "no_unit_price"):
                 self._complaints.note(provider, name, seen.origin.service, reason, now)
-        self.spend.add(_record(seen, verdict, status, provider, now))
+        record = _record(seen, verdict, status, provider, now)
+        self.spend.add(record)
+        for alias in self._aliases:
+            alias.count(record)
         if self._dedup.evicted > self._evicted:
             counters.evicted.add(self._dedup.evicted - self._evicted)
             self._evicted = self._dedup.evicted

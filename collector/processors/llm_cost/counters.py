@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from collector.meters import Instrument, Meters
+from collector.processors.llm_cost.spend import Record
 
 _COST = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -41,3 +42,32 @@ class Counters:
         self.reloads = counter("llm_price_reloads", "Reloads of prices_file.", own=("result",))
         self.info = meters.gauge("llm_price_catalog_info", "Price catalogue in use.", ("version", "source"), derived=True)
         self.age = meters.gauge("llm_price_catalog_age_seconds", "Age of the price catalogue.", ("source",), derived=True)
+
+
+_ALIASES = {
+    "arc": ("arc_llm_calls", "arc_llm_duration_seconds", "arc_llm_tokens", "arc_llm_cost_dollars", ("model",),
+            (0.1, 0.5, 1, 2, 5, 10, 30, 60)),
+    "octollm": ("llm_api_calls", "llm_api_duration_seconds", "llm_api_tokens", "llm_api_cost_dollars", ("provider", "model"),
+                (0.5, 1, 2, 5, 10, 20, 30)),
+}  # fmt: skip
+
+
+class Aliases:
+    """One set of names that older dashboards ask for; its labels are complete, a timeout counts as error."""
+
+    def __init__(self, name: str, meters: Meters, cap: int) -> None:
+        calls, duration, tokens, cost, labels, buckets = _ALIASES[name]
+        self._labels = len(labels)
+        self._calls = meters.counter(calls, "LLM calls.", (*labels, "status"), derived=True, cap=cap)
+        self._tokens = meters.counter(tokens, "Tokens.", (*labels, "type"), derived=True, cap=cap)
+        self._cost = meters.counter(cost, "Cost of LLM calls, USD.", labels, derived=True, cap=cap)
+        self._duration = meters.histogram(duration, "Duration of LLM calls.", labels, buckets=buckets, derived=True, cap=cap)
+
+    def count(self, record: Record) -> None:
+        """Raise them by one call; tokens without a split have no name here."""
+        labels = (record.provider, record.model)[-self._labels :]
+        self._calls.add(1, *labels, "success" if record.status == "success" else "error")
+        self._duration.observe(record.duration, *labels)
+        self._tokens.add(record.prompt, *labels, "prompt")
+        self._tokens.add(record.completion, *labels, "completion")
+        self._cost.add(record.cost or 0.0, *labels)

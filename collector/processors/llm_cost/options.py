@@ -198,6 +198,8 @@ class Options(Config):
     """Labels of the metrics: service, provider, model and operation, then any span attributes of few values."""
     limits: Limits = Limits()
     """Bounds of the metrics."""
+    compat: list[Literal["arc", "octollm"]] = Field([])
+    """Also raise the metrics under older names: arc (arc_llm_*), octollm (llm_api_*)."""
     high_cost_usd: float = Field(1.0, gt=0)
     """A dearer call is logged as a warning and counted."""
 
@@ -208,7 +210,7 @@ class Options(Config):
             "currency": "amounts are USD",
             "auto_update reload_interval": "the catalogue is the installed genai-prices; prices_file is read at start",
             "budgets": "alert on increase(llm_cost_usd_total[1d])",
-            "compat legacy_names token_type_names": "rename in a Prometheus recording rule",
+            "legacy_names token_type_names": "rename in a Prometheus recording rule",
             "estimate_missing_usage": "calls without usage are counted as unpriced (no_usage)",
             "price_log_events": "spans are priced, their log events repeat the same usage",
         }

@@ -253,6 +253,53 @@ def test_latency_and_cost_per_request_are_histograms_with_the_agreed_bounds() ->
     assert any(ln.startswith("llm_cost_usd_total{") for ln in lines)
 
 
+def exposed(processor: Any, prefix: str) -> list[str]:
+    from prometheus_client import generate_latest
+
+    lines = generate_latest(processor.settings.meters.derived).decode().splitlines()
+    return [line for line in lines if line.startswith(prefix) and "_bucket" not in line]
+
+
+def mixed(processor: Any) -> None:
+    through(processor, call(duration=0.5), call(more={**BARE, "error.type": "timeout"}, duration=0.5))
+
+
+def test_the_names_of_arc_are_raised_on_request() -> None:
+    """R-516, R-517, R-518, R-519."""
+    processor = made(compat=["arc"])
+    mixed(processor)
+    assert exposed(processor, "arc_llm_") == [
+        'arc_llm_calls_total{model="gpt-4o",status="success"} 1.0',
+        'arc_llm_calls_total{model="gpt-4o",status="error"} 1.0',
+        'arc_llm_tokens_total{model="gpt-4o",type="prompt"} 1000.0',
+        'arc_llm_tokens_total{model="gpt-4o",type="completion"} 200.0',
+        'arc_llm_cost_dollars_total{model="gpt-4o"} 0.0045000000000000005',
+        'arc_llm_duration_seconds_count{model="gpt-4o"} 2.0',
+        'arc_llm_duration_seconds_sum{model="gpt-4o"} 1.0',
+    ]
+
+
+def test_the_names_of_octollm_are_raised_on_request() -> None:
+    """R-536, R-537, R-538, R-539."""
+    processor = made(compat=["octollm"])
+    mixed(processor)
+    assert exposed(processor, "llm_api_") == [
+        'llm_api_calls_total{model="gpt-4o",provider="openai",status="success"} 1.0',
+        'llm_api_calls_total{model="gpt-4o",provider="openai",status="error"} 1.0',
+        'llm_api_tokens_total{model="gpt-4o",provider="openai",type="prompt"} 1000.0',
+        'llm_api_tokens_total{model="gpt-4o",provider="openai",type="completion"} 200.0',
+        'llm_api_cost_dollars_total{model="gpt-4o",provider="openai"} 0.0045000000000000005',
+        'llm_api_duration_seconds_count{model="gpt-4o",provider="openai"} 2.0',
+        'llm_api_duration_seconds_sum{model="gpt-4o",provider="openai"} 1.0',
+    ]
+
+
+def test_without_request_there_are_no_other_names() -> None:
+    processor = made()
+    mixed(processor)
+    assert exposed(processor, "arc_llm_") == exposed(processor, "llm_api_") == []
+
+
 def test_listed_attributes_become_labels() -> None:
     """R-414."""
     processor = made(labels=["service", "provider", "model", "operation", "user_tier", "team", "deployment.zone"])

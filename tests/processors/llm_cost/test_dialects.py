@@ -96,7 +96,7 @@ def test_a_rule_may_depend_on_what_the_span_lacks() -> None:
 
 def test_a_users_rule_decides_before_the_built_in_ones() -> None:
     one = {"gen_ai.usage.cache_read.input_tokens": 50}
-    mine = made(usage_rules=[{"scope": "my.lib*", "input": "exclusive"}])
+    mine = made(usage_rules=[{"scope": "your.lib", "input": "inclusive"}, {"scope": "my.lib*", "input": "exclusive"}])
     through(mine, call("gpt-4o", 100, more=one), scope="my.lib.chat")
     assert sums(mine, "tokens", -1)["prompt"] == 150
     theirs = made(usage_rules=[{"scope": "ai", "input": "inclusive"}])

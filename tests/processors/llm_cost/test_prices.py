@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from collector.catalog import Catalog
+from collector.config.load import load
 from collector.errors import ConfigError
 from collector.processors.llm_cost.options import Options
 from tests.processors.llm_cost.calls import call, cost, made, ns, sums, through
@@ -181,7 +185,7 @@ def test_file_and_configuration_must_not_overlap(tmp_path: Path) -> None:
         ({"auto_update": True}, "auto_update is not supported: not there yet"),
         ({"reload_interval": "10s"}, "reload_interval is not supported: not there yet"),
         ({"budgets": []}, "budgets is not supported: not there yet"),
-        ({"compat": ["arc"]}, "compat is not supported: not there yet"),
+        ({"compat": ["old"]}, "Input should be"),
         ({"legacy_names": True}, "legacy_names is not supported: not there yet"),
         ({"token_type_names": "otel"}, "token_type_names is not supported: not there yet"),
         ({"estimate_missing_usage": True}, "estimate_missing_usage is not supported: not there yet"),
@@ -209,3 +213,29 @@ def test_a_wrong_setting_is_refused_with_the_fix(config: dict[str, Any], message
 )
 def test_prices_between_which_something_decides_are_accepted(prices: list[dict[str, Any]]) -> None:
     assert len(Options.model_validate({"prices": prices}).prices) == 2
+
+
+PAGE = (Path(__file__).parents[3] / "docs/llm-cost.md").read_text()
+REST = """
+receivers: {otlp: {protocols: {grpc: {}}}}
+exporters: {debug: {}}
+service: {pipelines: {traces: {receivers: [otlp], processors: [llm_cost], exporters: [debug]}}}
+"""
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S))
+def test_every_configuration_of_the_page_works(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(block + REST)
+    loaded = load([str(file)], catalog=Catalog([]), environ={}, relax_unset_env=True)
+    assert loaded.resolved is not None, "\n".join(problem.render() for problem in loaded.errors)
+    processor = made(**yaml.safe_load(block)["processors"]["llm_cost"])
+    assert cost(processor, call()) == pytest.approx(0.0045, abs=1e-9)
+
+
+def test_the_page_names_every_metric_and_attribute() -> None:
+    from collector.processors.llm_cost.stamp import WRITTEN
+
+    names = [family._family._name for family in vars(made()._accounting.counters).values()]
+    assert [name for name in names if name not in PAGE] == []
+    assert [name for name in WRITTEN if name not in PAGE] == []
