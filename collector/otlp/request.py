@@ -22,6 +22,8 @@ from collector.otlp.mapping import FREE, MAX_ITEMS, MAX_NESTED, REQUEST
 from collector.otlp.walk import Count, count_elements, fields
 
 MAX_ITEM = 16 << 20
+MAX_GROUPS = 20_000
+"""Resources and scopes of one request: each costs Python some microseconds."""
 SPAN_IDS = "a trace_id that is not 16 or a span_id that is not 8 bytes, or all zero"
 LOG_IDS = "a trace_id that is not 16 or a span_id that is not 8 bytes"
 _ZERO_TRACE, _ZERO_SPAN = bytes(16), bytes(8)
@@ -62,10 +64,11 @@ def open_request(signal: Signal, body: bytes) -> Opened:
 def open_slices(signal: Signal, body: bytes, reserve: Callable[[int], None] | None = None) -> Generator[None, None, Opened]:
     """The same in slices: pauses so that the caller may let others work. `reserve(n)` is asked before much memory is taken."""
     try:
+        check = _Check(signal, body, reserve)
         if len(body) <= FREE:
-            REQUEST[signal].FromString(body)
+            check.whole()
         else:
-            yield from _Check(signal, body, reserve).run()
+            yield from check.run()
         batch = open_envelope(signal, body)
         read_heads(batch)
     except DecodeError:
@@ -80,7 +83,11 @@ class _Check:
         self._body, self._reserve = body, reserve
         self._root = REQUEST[signal].DESCRIPTOR
         self._tags = Count(MAX_ITEMS + MAX_NESTED)
-        self._items = 0
+        self._items = self._groups = 0
+
+    def whole(self) -> None:
+        """The check of a small body, decoded at once. Raises TooLarge or DecodeError."""
+        self._decode(self._root, 0, len(self._body), 1)
 
     def run(self) -> Iterator[None]:
         """Raises Malformed, TooLarge or DecodeError."""
@@ -94,7 +101,7 @@ class _Check:
             if self._tags.step():
                 yield
             if number == members and depth == 3:
-                self._count_item()
+                self._count_items(1)
             if stop - start > FREE and begin > start:
                 self._decode(descriptor, start, begin, depth)
                 yield
@@ -120,15 +127,16 @@ class _Check:
         number = 1 if depth == 1 else 2
         members = getattr(message, message.DESCRIPTOR.fields_by_number[number].name)
         if depth == 3:
-            self._items += len(members) - 1
-            self._count_item()
+            self._count_items(len(members))
             return
+        self._groups += len(members)
+        if self._groups > MAX_GROUPS:
+            raise TooLarge(f"more than {MAX_GROUPS} resources and scopes in one request")
         for member in members:
-            self._tags.step()
             self._count_members(member, depth + 1)
 
-    def _count_item(self) -> None:
-        self._items += 1
+    def _count_items(self, count: int) -> None:
+        self._items += count
         if self._items > MAX_ITEMS:
             raise TooLarge(f"more than {MAX_ITEMS} items in one request")
 
@@ -174,21 +182,20 @@ def _with_ids(batch: Batch) -> Iterator[tuple[Scope, Sequence[Any]]]:
 
 
 def _bad(signal: Signal, items: list[bytes], heads: Sequence[Any]) -> dict[int, str]:
-    """Positions of the items that cannot be taken, with the reason."""
-    if signal is Signal.TRACES:
-        bad = dict.fromkeys((i for i, head in enumerate(heads) if _wrong_span(head)), SPAN_IDS)
-    else:
-        bad = dict.fromkeys((i for i, head in enumerate(heads) if _wrong_record(head)), LOG_IDS)
+    """Positions of the items that cannot be taken, with the reason. Written for the case that all are good."""
+    bad: dict[int, str] = {}
+    if heads:
+        log = signal is Signal.LOGS
+        traces, spans = [head.trace_id for head in heads], [head.span_id for head in heads]
+        sizes = (set(map(len, traces)), set(map(len, spans)))
+        if log and not (sizes[0] <= {0, 16} and sizes[1] <= {0, 8}):
+            bad = {i: LOG_IDS for i in range(len(heads)) if len(traces[i]) not in (0, 16) or len(spans[i]) not in (0, 8)}
+        elif not log and (sizes != ({16}, {8}) or _ZERO_TRACE in traces or _ZERO_SPAN in spans):
+            bad = {i: SPAN_IDS for i in range(len(heads)) if _wrong(traces[i], spans[i])}
     if items and len(max(items, key=len)) > MAX_ITEM:
         bad |= {i: f"more than {MAX_ITEM >> 20} MiB" for i, item in enumerate(items) if len(item) > MAX_ITEM}
     return bad
 
 
-def _wrong_span(head: Any) -> bool:
-    trace, span = head.trace_id, head.span_id
+def _wrong(trace: bytes, span: bytes) -> bool:
     return len(trace) != 16 or len(span) != 8 or trace == _ZERO_TRACE or span == _ZERO_SPAN
-
-
-def _wrong_record(head: Any) -> bool:
-    """A log record may have no ids at all."""
-    return len(head.trace_id) not in (0, 16) or len(head.span_id) not in (0, 8)

@@ -230,11 +230,11 @@ def test_object_bombs_are_too_large() -> None:
 
 def test_memory_for_a_large_text_is_reserved_before_it_is_parsed() -> None:
     def full(size: int) -> None:
-        assert size > 300_000
+        assert size > 600_000
         raise Refused("full")
 
     with pytest.raises(Refused):
-        list(Reader(Signal.TRACES, b"not json " * 40_000, reserve=full).slices())
+        list(Reader(Signal.TRACES, b"not json " * 70_000, reserve=full).slices())
 
 
 def test_a_large_request_is_read_in_slices_without_losing_anything() -> None:

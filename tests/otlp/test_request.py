@@ -95,13 +95,10 @@ def test_any_damage_is_seen_in_runs_as_protobuf_sees_it(signal: Signal, data: st
 @given(st.binary(max_size=60))
 @settings(max_examples=100, deadline=None)
 def test_the_walker_takes_what_protobuf_takes(body: bytes) -> None:
-    from google.protobuf.empty_pb2 import Empty
-
     try:
         list(fields(body, 0, len(body)))
     except Malformed:
-        with pytest.raises(DecodeError):
-            Empty.FromString(body)
+        assert not accepted(Signal.TRACES, body)
 
 
 @pytest.mark.parametrize(
@@ -178,12 +175,14 @@ def test_object_bombs_are_too_large_before_they_are_decoded(name: str) -> None:
 
 
 def test_bombs_in_many_small_groups_are_counted_together() -> None:
-    group = scope(frame(2, b"\x50\x00") * 200)
+    group = scope(frame(2, b"\x50\x00\x50\x00") * 200)
     with pytest.raises(TooLarge, match="items"):
         open_request(Signal.TRACES, group * (MAX_ITEMS // 200 + 1))
-    header = traces(span()).SerializeToString()
-    with pytest.raises(TooLarge):
-        open_request(Signal.TRACES, header + frame(1, frame(2, b"") * 1000) * 1200)
+    with pytest.raises(TooLarge, match="items"):
+        open_request(Signal.TRACES, scope(frame(2, b"") * (MAX_ITEMS + 1)))
+    for bomb in (frame(1, b"") * 20_001, frame(1, frame(2, b"") * 1000) * 30, frame(1, frame(2, b"") * 1000) * 1200):
+        with pytest.raises(TooLarge, match="scopes"):
+            open_request(Signal.TRACES, bomb)
 
 
 def test_no_slice_of_a_bomb_takes_long() -> None:
@@ -203,10 +202,10 @@ def test_no_slice_of_a_bomb_takes_long() -> None:
 
 
 def test_room_is_reserved_before_a_large_item_is_decoded() -> None:
-    body = scope(frame(2, frame(9, b"") * 200_000))
+    body = scope(frame(2, frame(9, b"") * 300_000))
     asked: list[int] = []
     large(Signal.TRACES, body, asked.append)
-    assert asked[0] > 200_000 * 200
+    assert asked[0] > 300_000 * 200
 
     def full(size: int) -> None:
         raise Refused("full")
@@ -248,7 +247,7 @@ def test_a_large_header_of_text_is_fine() -> None:
 
 def test_invalid_utf8_is_malformed_at_any_size() -> None:
     """Rule 16."""
-    for filler in (0, 2000):
+    for filler in (0, 3000):
         data = traces(*(span("f" * 200) for _ in range(filler)), span("NAME")).SerializeToString()
         with pytest.raises(Malformed):
             open_request(Signal.TRACES, data.replace(b"NAME", b"\xff\xfe\xfd\xfc"))
