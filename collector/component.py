@@ -5,7 +5,6 @@ Lifecycle of a component:
 2. it is built: `Type(config, settings)`; this must not open sockets, start tasks or import client libraries;
 3. receivers, exporters and extensions get `start()`, exporters first, receivers last; processors have none;
 4. it works; 5. `stop()`, receivers first; `drain()` empties processors in between. `stop` may be called twice.
-
 The module's docstring: first line = summary, an `Example:` block of YAML = the least useful configuration (run by tests).
 """
 
@@ -32,9 +31,7 @@ class Hold(Protocol):
     def grow(self, size: int) -> None:
         """Reserve `size` more bytes before they are allocated. Raises errors.Refused when there is no room."""
 
-    def __enter__(self) -> Hold:
-        """Start of the `with` block."""
-
+    def __enter__(self) -> Hold: ...
     def __exit__(self, *exc: object) -> None: ...
 
 
@@ -55,21 +52,15 @@ class Host(Protocol):
     """What the running service shows to its components."""
 
     @property
-    def budget(self) -> Budget:
-        """The process-wide byte budget."""
-
+    def budget(self) -> Budget: ...
     @property
-    def exporters(self) -> Mapping[str, Exporter]:
-        """All exporters by id."""
+    def exporters(self) -> Mapping[str, Exporter]: ...
 
     def state(self) -> str:
         """`starting`, `running`, `draining` or `failed`."""
 
     def status(self) -> dict[str, Any]:
         """Components, queues, accounting and configuration hash, ready for JSON; never payload or secrets."""
-
-    def exposition(self, accept: str, *, own: bool) -> tuple[bytes, str]:
-        """Metrics text and its content type: `own` = everything for port 8888, else the derived families only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +93,9 @@ class Processor(Component):
     unprocessed goes on. Everything it drops on purpose it books with `settings.drop`.
     """
 
-    shared: ClassVar[bool] = False
-    """One instance for all pipelines that name the id (cost must count a span once), else one for each pipeline."""
-    counts: ClassVar[bool] = False
-    """Must see everything: runs before the first sampling processor whatever order the YAML lists (R-206)."""
-    samples: ClassVar[bool] = False
-    """Drops on purpose by a sampling decision."""
+    shared: ClassVar[bool] = False  # one instance for all pipelines that name the id, else one for each pipeline
+    counts: ClassVar[bool] = False  # must see everything: runs before the first that samples, whatever the YAML's order (R-206)
+    samples: ClassVar[bool] = False  # drops on purpose by a sampling decision
 
     def process(self, batch: Batch, now: float) -> Batch | None:
         """What goes on, None for nothing."""

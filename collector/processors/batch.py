@@ -26,17 +26,10 @@ class BatchConfig(Config):
     """Accepted without effect: see `sending_queue.batch.min_size` of the exporter."""
     send_batch_max_size: int = Field(0, ge=0)
     """Accepted without effect: see `sending_queue.batch.max_size` of the exporter."""
-    metadata_keys: tuple[str, ...] = ()
+    metadata_keys: list[str] = Field(default_factory=list)
     """Accepted without effect: requests with different metadata are never joined."""
     metadata_cardinality_limit: int = Field(1000, ge=0)
     """Accepted without effect."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, value: object) -> object:
-        if isinstance(value, dict) and isinstance(value.get("metadata_keys"), list):
-            return {**value, "metadata_keys": tuple(value["metadata_keys"])}
-        return value
 
     @model_validator(mode="after")
     def _sizes(self) -> BatchConfig:

@@ -16,12 +16,13 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
 
 from collector import __version__
-from collector.component import Host
 from collector.fields import listen_address
 from collector.meters import Meters
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from collector.service.host import ServiceHost
 
 _LOADED = time.monotonic()
 _STATM, _STAT = Path("/proc/self/statm"), Path("/proc/self/stat")
@@ -30,7 +31,7 @@ _STATM, _STAT = Path("/proc/self/statm"), Path("/proc/self/stat")
 class SelfMetrics:
     """Serves `GET /metrics` on one address. Raises OSError in `start` when the address is taken."""
 
-    def __init__(self, source: Host, host: str, port: int) -> None:
+    def __init__(self, source: ServiceHost, host: str, port: int) -> None:
         self.host, self.port = host, port
         self._source = source
         self._runner: web.AppRunner | None = None

@@ -125,4 +125,4 @@ def test_loopback_addresses_are_known():
 
 
 def test_allowed_hosts_are_a_list():
-    assert Console.Config.model_validate({"allowed_hosts": ["console.example"]}).allowed_hosts == ("console.example",)
+    assert Console.Config.model_validate({"allowed_hosts": ["console.example"]}).allowed_hosts == ["console.example"]

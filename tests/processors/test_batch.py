@@ -18,7 +18,7 @@ def test_every_option_of_otelcol_loads():
     config = JoinLater.Config.model_validate({
         "timeout": "5s", "send_batch_size": 100, "send_batch_max_size": 200, "metadata_keys": ["a"], "metadata_cardinality_limit": 5,
     })  # fmt: skip
-    assert config.metadata_keys == ("a",)
+    assert config.metadata_keys == ["a"]
 
 
 def test_a_maximum_below_the_size_is_refused():

@@ -15,7 +15,7 @@ from importlib.resources import files
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from collector.component import Extension, Settings
 from collector.fields import Config, Secret
@@ -59,15 +59,8 @@ class ConsoleConfig(Config):
     """Address of the page."""
     token: Secret = Secret("")
     """Asked for as bearer token or `?token=`; required on an address that other machines can reach."""
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: list[str] = Field(default_factory=list)
     """Host names beside loopback under which the page may be opened."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, value: object) -> object:
-        if isinstance(value, dict) and isinstance(value.get("allowed_hosts"), list):
-            return {**value, "allowed_hosts": tuple(value["allowed_hosts"])}
-        return value
 
     @model_validator(mode="after")
     def _guarded(self) -> ConsoleConfig:
