@@ -94,10 +94,12 @@ def send(port: int, requests: Iterable[Any], signal: str = "traces") -> None:
 
 
 class Sink:
-    """An OTLP gRPC trace backend that can be stopped and started again on the same port."""
+    """An OTLP gRPC trace backend that can be stopped and started again on the same port, or made to hang."""
 
     def __init__(self) -> None:
         self.port, self.arrived, self.copies = free_port(), dict[bytes, float](), 0
+        self.answering = threading.Event()
+        self.answering.set()
         self._server: grpc.Server | None = None
         self._lock = threading.Lock()
 
@@ -116,11 +118,13 @@ class Sink:
 
     def stop(self) -> None:
         """Close the port at once."""
+        self.answering.set()
         if self._server is not None:
             self._server.stop(None).wait()
             self._server = None
 
     def _take(self, request: ExportTraceServiceRequest, _: object) -> ExportTraceServiceResponse:
+        self.answering.wait()
         now = time.monotonic()
         with self._lock:
             for group in request.resource_spans:

@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.pipelines import standard
-from tests.e2e.stack import BACKENDS, LOOPBACK, Jaeger, Loki, Prometheus, Sidecar, wait_for
+from tests.e2e.stack import BACKENDS, LOOPBACK, Jaeger, Loki, Prometheus, Sidecar, get_json, wait_for
 
 HERE = Path(__file__).parent
 
@@ -147,6 +148,22 @@ def test_python_exponential_histogram_reads_back_exactly(python_client: Run, pro
         inside = [value for value in sent["sizes"] if lower < value <= upper or (lower < 0 and value == 0)]
         assert len(inside) == float(count), (low, high)
         assert lower < 0 or upper / lower < 2 ** (1 / 8) + 1e-9, "buckets as fine as the SDK made them"
+
+
+def test_an_exemplar_in_prometheus_leads_to_its_trace_in_jaeger(
+    python_client: Run, prometheus: Prometheus, jaeger: Jaeger
+) -> None:
+    """R-109."""
+    _, service, sent = python_client
+    arrived(jaeger, service, sent["traces"], 2)
+    url = f"http://{LOOPBACK}:{prometheus.port}/api/v1/query_exemplars"
+    asked = {"query": f'app_wait_seconds_bucket{{job="{service}"}}', "start": time.time() - 600, "end": time.time() + 60}
+    (found, *_) = wait_for(lambda: get_json(url, asked)["data"], 20, "exemplars")
+    labels = found["exemplars"][0]["labels"]
+    assert labels["trace_id"] in sent["traces"]
+    trace = jaeger.trace(labels["trace_id"])
+    assert trace is not None
+    assert labels["span_id"] in {span["spanID"] for span in trace["spans"]}
 
 
 @pytest.mark.parametrize("protocol", ["http/json", "http/protobuf"])

@@ -59,6 +59,28 @@ def test_a_destination_that_is_down_for_20_seconds_disturbs_nobody_and_gets_ever
         assert books["dropped"] == 0
 
 
+def test_a_destination_that_hangs_disturbs_nobody_and_gets_everything_later(
+    start_sidecar: Start, sinks: tuple[Sink, Sink]
+) -> None:
+    """R-104, R-113."""
+    well, ill = sinks
+    sidecar = run(start_sidecar, sinks)
+    load = Steady(sidecar.grpc, 1_000)
+    ill.answering.clear()
+    load.start()
+    wait_for(lambda: len(load.sent) >= 8_000, 15, "eight seconds of load")
+    load.finish()
+    assert not load.refused
+    wait_for(lambda: load.sent.keys() <= well.arrived.keys(), 5, "everything at the healthy destination")
+    late = sorted(well.arrived[key] - sent for key, sent in load.sent.items())
+    assert late[int(len(late) * 0.99)] < 2.0
+    ill.answering.set()
+    wait_for(lambda: load.sent.keys() <= ill.arrived.keys(), 40, "everything at the destination that hung")
+    wait_for(lambda: sidecar.balance("traces", "otlp_grpc/ill")["queued"] == 0, 10, "an empty queue")
+    books = sidecar.balance("traces", "otlp_grpc/ill")
+    assert books["accepted"] == books["delivered"] == len(load.sent)
+
+
 def test_a_full_queue_gives_up_its_oldest_data_and_counts_it(start_sidecar: Start, sinks: tuple[Sink, Sink]) -> None:
     """R-104, R-111."""
     well, ill = sinks

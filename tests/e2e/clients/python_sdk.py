@@ -44,7 +44,6 @@ def main(protocol: str) -> None:
     metrics.set_meter_provider(meters)
     sent = {"traces": requests(), **measurements(protocol)}
     for provider in (spans, logs, meters):
-        assert provider.force_flush()
         provider.shutdown()
     print(json.dumps(sent))
 
@@ -52,6 +51,7 @@ def main(protocol: str) -> None:
 def requests() -> list[str]:
     """Six requests, each with an LLM call and a log line inside; the last one fails."""
     tracer, logger, traces = trace.get_tracer("python-client"), get_logger("python-client"), []
+    waited = metrics.get_meter("python-client").create_histogram("app.wait", unit="s")
     for number in range(6):
         with tracer.start_as_current_span("process_request") as parent:
             with tracer.start_as_current_span("chat gpt-4o") as span:
@@ -68,6 +68,7 @@ def requests() -> list[str]:
                 )
                 if number == 5:
                     span.set_status(trace.StatusCode.ERROR, "boom")
+                waited.record(0.25)
                 body = json.dumps({"event": "call finished", "request_id": f"req-{os.getpid()}-{number}", "tokens_used": 1200})
                 logger.emit(
                     severity_number=SeverityNumber.INFO, severity_text="INFO", body=body, attributes={"agent_type": "react"}
