@@ -10,34 +10,22 @@ from pydantic import ValidationError
 
 from collector.component import Settings
 from collector.errors import ConfigError
-from collector.processors.llm_cost.call import Origin, Seen, kept_amounts, look
+from collector.processors.llm_cost.attributes import stamp
+from collector.processors.llm_cost.call import Origin, Seen, look
 from collector.processors.llm_cost.catalogue import RELEASED, Catalogue
 from collector.processors.llm_cost.counters import Aliases, Counters
 from collector.processors.llm_cost.dedup import Dedup
 from collector.processors.llm_cost.dialects import Dialects, text
 from collector.processors.llm_cost.options import LABELS, Options, PriceFile
-from collector.processors.llm_cost.prices import Call, PriceBook, Resolved
-from collector.processors.llm_cost.rates import DAY_NS, Entry, date_ns
+from collector.processors.llm_cost.prices import PriceBook
+from collector.processors.llm_cost.rates import date_ns
 from collector.processors.llm_cost.spend import Record, Spend
-from collector.processors.llm_cost.stamp import WRITTEN, amounts, constant, without
+from collector.processors.llm_cost.stamp import WRITTEN, constant
 from collector.processors.llm_cost.unpriced import Complaints
 from collector.processors.llm_cost.usage import Usage, time_to_first_token, truth
+from collector.processors.llm_cost.verdict import Verdict, judge, moment
 
 _FIELDS_AS_LABELS = ("user", "team", "agent")
-
-
-class Verdict:
-    """What one call cost: `amount` is None when nobody knows; then `reason` says why, if that is worth saying."""
-
-    __slots__ = ("amount", "entry", "partial", "reason", "resolved", "source")
-
-    def __init__(self, resolved: Resolved) -> None:
-        self.resolved = resolved
-        self.entry: Entry | None = None
-        self.amount: float | None = None
-        self.source = ""
-        self.reason = ""
-        self.partial = ""
 
 
 class Accounting:
@@ -94,50 +82,10 @@ class Accounting:
             return seen.item + constant((("llm.cost.rollup", True),))
         if not kind:
             self._count(seen, verdict, now)
-        return self._stamp(seen, verdict)
+        return stamp(seen, verdict, self._options.attributes)
 
     def _judge(self, seen: Seen, now: float) -> Verdict:
-        found, usage = seen.found, seen.usage
-        tier = found.pick("service_tier", text) or ""
-        server = found.pick("server", text) or ""
-        call = Call(seen.provider[:256], seen.response_model[:512], seen.request_model[:512], server[:256], tier[:64])
-        verdict = Verdict(self._book.resolve(call))
-        if usage is not None and usage.split:
-            verdict.entry = self._book.entry(verdict.resolved, _moment(seen.start, now))
-        computed = self._computed(verdict, usage)
-        earlier = found.pick("cost_source", text)
-        if seen.reported is not None and (self._options.prefer_reported or computed is None or earlier):
-            known = earlier if earlier in ("reported", "computed", "estimated") else "reported"
-            verdict.amount, verdict.source, verdict.partial = seen.reported, known, ""
-        elif computed is not None:
-            verdict.amount, verdict.source = computed, "computed"
-        else:
-            verdict.reason = self._why(seen, verdict)
-        if seen.reported and computed is not None and abs(computed - seen.reported) > 0.05 * seen.reported:
-            self.counters.mismatch.add(1, verdict.resolved.provider, verdict.resolved.model)
-        return verdict
-
-    @staticmethod
-    def _computed(verdict: Verdict, usage: Usage | None) -> float | None:
-        entry = verdict.entry
-        if entry is None or usage is None or entry.lacks(usage):
-            return None
-        verdict.partial = " ".join([*usage.bad, *([entry.partial] if entry.partial else [])])
-        return entry.price(usage)
-
-    @staticmethod
-    def _why(seen: Seen, verdict: Verdict) -> str:
-        usage = seen.usage
-        if usage is None:
-            return "no_usage" if seen.status == "success" else ""
-        if usage.bad and not usage.split:
-            return "bad_value"
-        if usage.total is not None:
-            return "no_split"
-        if not (seen.response_model or seen.request_model):
-            return "no_model"
-        known = verdict.resolved.own or verdict.resolved.listed
-        return "no_unit_price" if known else "unknown_model"
+        return judge(seen, self._book, self._options.prefer_reported, now)
 
     def _count(self, seen: Seen, verdict: Verdict, now: float) -> None:
         counters, resolved, usage = self.counters, verdict.resolved, seen.usage
@@ -154,6 +102,8 @@ class Accounting:
             counters.rate_limited.add(1, provider, resolved.model)
         if usage is not None:
             self._count_tokens(usage, labels)
+        if verdict.mismatch:
+            counters.mismatch.add(1, provider, resolved.model)
         if verdict.amount is not None:
             counters.cost.add(verdict.amount, *labels, verdict.source)
             counters.per_request.observe(verdict.amount, *labels)
@@ -202,47 +152,6 @@ class Accounting:
             values.append(value or dict(seen.origin.resource).get(label, "")[:128])
         return values
 
-    def _stamp(self, seen: Seen, verdict: Verdict) -> bytes | None:
-        if verdict.amount is None or seen.found.has("cost_source"):
-            return None
-        values, words = self._attributes(seen, verdict, verdict.amount)
-        kept = kept_amounts(seen)
-        values = {name: value for name, value in values.items() if name not in kept}
-        present = set(seen.found.names("written")) - kept
-        replaced = present & (values.keys() | {name for name, _ in words})
-        item = without(seen.span, replaced) if replaced else seen.item
-        return item + amounts(values) + constant(words)
-
-    def _attributes(
-        self, seen: Seen, verdict: Verdict, amount: float
-    ) -> tuple[dict[str, float], tuple[tuple[str, str | bool], ...]]:
-        values: dict[str, float] = {}
-        words: list[tuple[str, str | bool]] = [("llm.cost.source", verdict.source)]
-        sets, entry, resolved = self._options.attributes, verdict.entry, verdict.resolved
-        if "default" in sets:
-            values |= {"gen_ai.usage.cost": amount, "llm.cost_usd": amount}
-            words.append(("llm.cost.currency", "USD"))
-            if verdict.source == "computed" and entry is not None:
-                words.append(("llm.cost.model", f"{resolved.provider}/{resolved.model}"))
-                words.append(("llm.cost.price_version", entry.version))
-        if "otel" in sets:
-            values.pop("gen_ai.usage.cost", None)
-            values["gen_ai.usage.cost.amount"] = amount
-            words.append(("gen_ai.usage.cost.currency", "USD"))
-            words.append(("gen_ai.usage.cost.source", "provider" if verdict.source == "reported" else "local"))
-        if verdict.source == "computed" and entry is not None and seen.usage is not None:
-            cost = entry.parts(seen.usage)
-            if "openinference" in sets:
-                values |= {"llm.cost.prompt": amount - cost.output, "llm.cost.completion": cost.output}
-            if "details" in sets:
-                values |= {"llm.cost.input": cost.input, "llm.cost.output": cost.output}
-                values |= {"llm.cost.cache_read": cost.cache_read, "llm.cost.cache_write": cost.cache_write}
-        if "openinference" in sets:
-            values["llm.cost.total"] = amount
-        if verdict.partial:
-            words += [("llm.cost.partial", True), ("llm.cost.partial_units", verdict.partial)]
-        return values, tuple(words)
-
     def _file(self) -> PriceFile:
         if not self._options.prices_file:
             return PriceFile()
@@ -288,12 +197,6 @@ def _as_label(value: object) -> str | None:
     return str(value)[:128] if isinstance(value, str | int | float) and value != "" else None
 
 
-def _moment(start: int, now: float) -> int:
-    """When the price counts: the span's start, unless that is missing or in the future."""
-    arrival = int(now * 1e9)
-    return start if 0 < start <= arrival + DAY_NS else arrival
-
-
 def _total(usage: Usage | None) -> int:
     if usage is None:
         return 0
@@ -302,7 +205,7 @@ def _total(usage: Usage | None) -> int:
 
 def _record(seen: Seen, verdict: Verdict, status: str, provider: str, now: float) -> Record:
     usage = seen.usage or Usage()
-    start = _moment(seen.start, now) / 1e9
+    start = moment(seen.start, now) / 1e9
     return Record(
         datetime.fromtimestamp(start, UTC).timestamp(), verdict.resolved.model, provider, seen.origin.service,
         usage.prompt, usage.output, seen.duration, verdict.amount, status, seen.span.trace_id.hex(), _total(seen.usage),

@@ -91,6 +91,10 @@ def test_a_reported_cost_is_used_and_kept() -> None:
     assert attribute(after, "llm.cost.source") == "reported"
     assert sums(processor, "cost", -1) == {"reported": 0.5}
     assert sums(processor, "mismatch") == {(): 1}
+    one = call(more={"llm.cost_usd": 0.5})
+    through(processor, one)
+    through(processor, one)
+    assert sums(processor, "mismatch") == {(): 2}
 
 
 def test_a_reported_cost_close_to_ours_is_no_mismatch() -> None:
