@@ -137,7 +137,7 @@ def auth_header(text: str, key: str) -> Iterator[Span]:
 def _is_basic(value: str) -> bool:
     try:
         return b":" in base64.b64decode(value + "=" * (-len(value) % 4))
-    except (binascii.Error, ValueError):
+    except binascii.Error:
         return False
 
 

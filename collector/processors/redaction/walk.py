@@ -44,10 +44,7 @@ class Walk:
     def _submessage(self, message: Message, entry: Any, value: Any) -> None:
         kind = entry.message_type.full_name
         if kind.endswith(".KeyValue"):
-            if entry.is_repeated:
-                self._attributes(value, "", 0)
-            else:
-                self._pair(value, "", 0)
+            self._attributes(value, "", 0)
         elif kind.endswith(".AnyValue"):
             for each in value if entry.is_repeated else (value,):
                 self._field_value(each, entry.name)

@@ -11,7 +11,7 @@ import pytest
 from collector.processors.redaction import finders, secrets
 from collector.processors.redaction.config import RedactionConfig
 
-REDACTOR = RedactionConfig.model_validate({"types": {"mac": {}}}).build({})
+REDACTOR = RedactionConfig.model_validate({"types": {"mac": {}, "ip_address": {}}}).build({})
 RULES = {rule.name: rule for rule in REDACTOR.rules}
 
 
@@ -38,6 +38,7 @@ def spans(kind, text, key=""):
         ("iban", "DE89370400440532013001 DE8937040044053201300012 ZZ89370400440532013000", []),
         ("iban", "de89370400440532013000", []),
         ("iban", "iban: de89370400440532013000", ["de89370400440532013000"]),
+        ("iban", "iban is a word that stands too far away from de89370400440532013000", []),
         ("us_ssn", "536-90-4399 536 90 4399", ["536-90-4399", "536 90 4399"]),
         ("us_ssn", "536-90 4399 000-12-3456 666-12-3456 912-12-3456 536-00-4399 536-90-0000 1-536-90-4399 536-90-4399-1", []),
         ("us_ssn", "zip 536904399", []),
@@ -63,6 +64,11 @@ def spans(kind, text, key=""):
         ("auth_header", "Authorization: Bearer abcdefghijklmnop", ["abcdefghijklmnop"]),
         ("auth_header", "Basic dXNlcjpwYXNzd29yZA==", ["dXNlcjpwYXNzd29yZA=="]),
         ("auth_header", "basic transformations of tokens token authenticationserver basic ~~~~~~~~~~~~~~~~~", []),
+        ("auth_header", "Basic abcdefghijklmnopq", []),
+        ("email", "..@example.com .-a@example.com", ["a@example.com"]),
+        ("us_ssn", "ssn unknown, this text goes on and on until a number of nine digits: 536904399", []),
+        ("uk_nhs", "nhs this text goes on and on until a number of ten digits: 9434765919", []),
+        ("ip_address", "10.0.0.1 999.1.1.1 1.2.3 8.8.8.8 ::1", ["8.8.8.8"]),
         ("jwt", "x eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig-_ y", ["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig-_"]),
         ("jwt", "eyJhbGciOiJIUzI1NiJ9.eyJzdW", ["eyJhbGciOiJIUzI1NiJ9.eyJzdW"]),
         ("jwt", "eyJhbGciOiJIUzI1NiJ9.abc eyJxxxxxxxxxxxxx.eyJ eyJhIjoxfQ.eyJ W10.eyJ", []),

@@ -1,11 +1,16 @@
 """The processor as a pipeline sees it: what leaves, what is counted, what is refused."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from collector.errors import Refused
 from collector.model import Group, Scope, Signal
 from collector.processors.redaction import Redaction
+from collector.processors.redaction.config import TYPES
 from collector.processors.redaction.walk import Walk
 from tests.support import REQUEST, any_value, attribute, attributes, batch, build, decode, span, spans_of, traces
 
@@ -29,7 +34,7 @@ def logs(*bodies, values=None):
 
 
 def test_a_request_without_findings_is_the_very_same_batch():
-    """R-301."""
+    """R-301 (partly)."""
     given = batch(traces(span("GET /orders", {"http.route": "/orders", "gen_ai.usage.input_tokens": 12})))
     raw = given.raw
     assert build(Redaction).process(given, 0) is given
@@ -53,7 +58,7 @@ def test_only_the_dirty_span_is_encoded_again():
 
 
 def test_all_three_signals_are_on_by_default():
-    """R-301."""
+    """R-301 (partly)."""
     processor = build(Redaction)
     assert b"anna@" not in processor.process(batch(traces(span("anna@example.com"))), 0).encode()
     assert b"anna@" not in processor.process(batch(logs("anna@example.com"), Signal.LOGS), 0).encode()
@@ -162,6 +167,21 @@ def test_drop_record_removes_spans_log_records_and_data_points_and_books_them():
     assert processor._dropped.value("metrics") == 5
 
 
+def test_a_finding_in_an_event_drops_the_span_around_it():
+    processor = build(Redaction, {"types": {"email": {"action": "drop_record"}}})
+    item = span("op")
+    item.events.add(name="sent to a@example.com")
+    item.trace_id = b"odd length"
+    assert processor.process(batch(traces(item)), 0) is None
+    assert processor.settings.drop == {(Signal.TRACES, "redacted"): 1}
+
+
+def test_an_id_of_odd_length_without_finding_stays():
+    item = span("to a@example.com")
+    item.trace_id = b"odd length"
+    assert spans_of(build(Redaction).process(batch(traces(item)), 0))[0].trace_id == b"odd length"
+
+
 def test_a_resource_that_asks_for_dropping_takes_its_records_along():
     processor = build(Redaction, {"types": {"email": {"action": "drop_record"}}})
     request = traces(span(), span(), resource={"owner": "a@example.com"})
@@ -262,6 +282,38 @@ def test_invalid_utf8_never_switches_redaction_off():
     out = spans_of(build(Redaction).process(given, 0))[0]
     assert out.name == "�� [EMAIL]"
     assert attribute(out, "to") == "[EMAIL]"
+
+
+def test_invalid_utf8_in_a_repeated_text_field_is_repaired_too():
+    request = traces(span("a@example.com"))
+    request.resource_spans[0].resource.entity_refs.add(id_keys=["XY", "a@example.com"])
+    given = batch(request)
+    given.groups[0].header = given.groups[0].header.replace(b"XY", b"\xff\xfe")
+    given.raw = None
+    out = decode(build(Redaction).process(given, 0))
+    assert list(out.resource_spans[0].resource.entity_refs[0].id_keys) == ["\ufffd\ufffd", "[EMAIL]"]
+
+
+def test_a_metric_without_points_costs_no_count_when_it_goes():
+    processor = build(Redaction, {"types": {"email": {"action": "drop_record"}}})
+    assert processor.process(batch(metrics(name="a@example.com"), Signal.METRICS), 0) is None
+    assert not processor.settings.drop
+
+
+def test_an_empty_value_under_a_secret_key_stays_empty():
+    given = batch(traces(span("op", {"password": ""})))
+    given.groups[0].scopes[0].items[0] += b"\x4a\x08\x0a\x06secret"
+    given.raw = None
+    assert build(Redaction).process(given, 0) is given
+
+
+def test_every_example_of_the_page_loads_and_every_type_is_on_it():
+    page = (Path(__file__).parents[3] / "docs" / "redaction.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    assert len(blocks) >= 3
+    for block in blocks:
+        Redaction.Config.model_validate(yaml.safe_load(block)["processors"]["redaction"])
+    assert [name for name in TYPES if f"`{name}`" not in page] == []
 
 
 def test_an_edited_item_loses_fields_nobody_can_see_into_and_others_keep_them():
