@@ -328,7 +328,7 @@ def server() -> Iterator[Any]:
     ("flags", "path", "text"), [([], "/", "up"), (["--ready"], "/readyz", "ready"), (["--live"], "/livez", "live")]
 )
 def test_health_asks_and_tells(server: Any, flags: list[str], path: str, text: str) -> None:
-    """R-1202."""
+    """R-1202 (partly)."""
     result = cli("health", "--endpoint", server.place, *flags)
     assert (result.exit_code, result.output) == (0, f"ok {text} 3m12s\n")
     assert server.asked == [(path, "")]

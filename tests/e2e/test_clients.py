@@ -94,7 +94,7 @@ def test_python_traces_are_in_jaeger_with_their_cost_and_without_the_email(pytho
 
 
 def test_python_log_lines_are_in_loki_and_lead_to_their_trace_in_jaeger(python_client: Run, jaeger: Jaeger, loki: Loki) -> None:
-    """R-109 (partly), R-601, R-602 (partly), R-605, R-606 (partly), R-1114."""
+    """R-109 (partly), R-601, R-602 (partly), R-605, R-606 (partly), R-1114 (partly)."""
     _, service, sent = python_client
     arrived(jaeger, service, sent["traces"], 2)
     lines = wait_for(lambda: found if len(found := loki.lines(f'{{service="{service}"}}')) == 6 else None, 20, "six lines")
@@ -153,7 +153,7 @@ def test_python_exponential_histogram_reads_back_exactly(python_client: Run, pro
 def test_an_exemplar_in_prometheus_leads_to_its_trace_in_jaeger(
     python_client: Run, prometheus: Prometheus, jaeger: Jaeger
 ) -> None:
-    """R-109."""
+    """R-109 (partly)."""
     _, service, sent = python_client
     arrived(jaeger, service, sent["traces"], 2)
     url = f"http://{LOOPBACK}:{prometheus.port}/api/v1/query_exemplars"

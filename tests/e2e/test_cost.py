@@ -88,7 +88,7 @@ def test_tokens_and_calls_are_counted_exactly(everything_kept: tuple[Sidecar, Tr
 
 
 def test_the_costs_on_the_spans_in_jaeger_add_up_to_the_counter(everything_kept: tuple[Sidecar, Truth], jaeger: Jaeger) -> None:
-    """R-409, R-703."""
+    """R-409, R-703 (partly)."""
     sidecar, truth = everything_kept
     spans = jaeger.spans(SERVICE)
     for key in ("gen_ai.usage.cost", "llm.cost_usd"):

@@ -65,7 +65,7 @@ def test_own_counters_lose_their_suffix_where_a_reader_asks_for_it(accept: str, 
 
 
 def test_the_process_and_what_was_built_are_shown() -> None:
-    """R-556, R-565."""
+    """R-556, R-565 (partly)."""
     found = read(exposition(Meters(), "", own=True)[0])
     assert found["otelcol_process_uptime_total"] > 0
     assert found["otelcol_process_cpu_seconds_total"] > 0

@@ -202,7 +202,7 @@ def test_severity_beyond_24_counts_as_none() -> None:
 @pytest.mark.parametrize("key", ["request_id", "http.request.header.x-request-id", "X-Request-ID", "x-request-id"])
 @pytest.mark.parametrize("value", ["r-1", ["r-1", "other"]])
 def test_the_request_id_has_one_name_and_originals_stay(key: str, value: object) -> None:
-    """R-106."""
+    """R-106 (partly)."""
     for entry in (line("x", {key: value}), line({key: value}), line(orjson.dumps({key: value}).decode())):
         assert entry.ids["request_id"] == "r-1"
         assert entry.fields[key] == value
@@ -211,7 +211,7 @@ def test_the_request_id_has_one_name_and_originals_stay(key: str, value: object)
 
 @pytest.mark.parametrize("key", ["user_id", "enduser.id", "user.id", "X-User-ID", "http.request.header.x-user-id"])
 def test_the_user_id_has_one_name_and_originals_stay(key: str) -> None:
-    """R-108."""
+    """R-108 (partly)."""
     entry = line("x", {key: 42})
     assert entry.ids["user_id"] == "42"
     assert entry.fields[key] == 42
@@ -224,7 +224,7 @@ def test_no_request_id_is_invented() -> None:
 
 
 def test_trace_and_span_id_are_those_of_the_record_else_of_the_fields() -> None:
-    """R-109."""
+    """R-109 (partly)."""
     entry = line("x", {"trace_id": "b" * 32}, trace_id=b"\xaa" * 16, span_id=b"\x01" * 8)
     assert entry.ids == {"trace_id": "aa" * 16, "span_id": "01" * 8}
     entry = line({"otelTraceID": "AB" * 16, "otelSpanID": "CD" * 8})

@@ -76,7 +76,7 @@ async def test_a_scrape_shows_received_and_derived_metrics_in_the_format_asked_f
 
 
 async def test_the_age_of_the_last_scrape_is_known() -> None:
-    """R-1105."""
+    """R-1105 (partly)."""
     under, url = listening()
     await under.exporter.start()
     try:

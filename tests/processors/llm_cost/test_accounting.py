@@ -440,7 +440,7 @@ def test_the_catalogue_is_loaded_in_the_background_and_its_age_shown() -> None:
 
 
 def test_spend_sums_up_calls_and_failures() -> None:
-    """R-415, R-416, R-418."""
+    """R-415 (partly), R-416, R-418 (partly)."""
     processor = made()
     empty = processor.spend()
     assert (empty["total_calls"], empty["average_cost_per_call"], empty["models_used"]) == (0, 0, [])
@@ -459,7 +459,7 @@ def test_spend_sums_up_calls_and_failures() -> None:
 
 
 def test_history_is_bounded_and_holds_numbers_only() -> None:
-    """R-411, R-417."""
+    """R-411 (partly), R-417 (partly)."""
     processor = made()
     through(processor, *(call(start=START + n) for n in range(1005)))
     history = processor.history()
