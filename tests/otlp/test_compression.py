@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
+import sys
 import zlib
 from collections import deque
 
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.errors import Malformed, Refused, TooLarge
+from collector.otlp import compression
 from collector.otlp.compression import CODECS, STEP, Inflater, compress, inflate
 
 BIG = 64 << 20
@@ -173,3 +176,13 @@ def test_the_standard_library_takes_over_without_isal(monkeypatch: pytest.Monkey
     monkeypatch.setattr("collector.otlp.compression._zlib", zlib)
     for codec in CODECS:
         assert inflate(compress(b"abc" * 100, codec), codec, BIG) == b"abc" * 100
+
+
+def test_the_module_loads_where_isal_has_no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "isal", None)
+    spec = importlib.util.spec_from_file_location("compression_without_isal", compression.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module._zlib is zlib

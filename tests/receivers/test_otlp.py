@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -14,8 +16,9 @@ from google.rpc import error_details_pb2, status_pb2
 from collector.errors import Malformed, Refused, Undeliverable
 from collector.model import Signal
 from collector.otlp.mapping import to_json
+from collector.receivers.otlp import Otlp
 from tests.receivers.otlp_clients import TRANSPORTS, Running, running
-from tests.support import REQUEST, attributes, span, traces
+from tests.support import REQUEST, attributes, build, span, traces
 
 EACH = pytest.mark.parametrize("transport", TRANSPORTS)
 HTTP = pytest.mark.parametrize("transport", TRANSPORTS[1:])
@@ -474,3 +477,20 @@ async def test_a_large_request_leaves_the_loop_free(transport: str) -> None:
         assert task.result().ok
         assert here.sink.batches[0].count() == 6000
         assert longest < 0.5
+
+
+@pytest.mark.parametrize("name", ["grpc", "http"])
+async def test_a_protocol_that_is_not_named_is_off(name: str) -> None:
+    receiver = build(Otlp, {"protocols": {name: {"endpoint": "127.0.0.1:0"}}}, component_id="otlp")
+    await receiver.start({})
+    assert set(receiver.ports) == {name}
+    await receiver.stop()
+
+
+def test_validation_loads_no_client_library() -> None:
+    code = (
+        "import sys; from collector.receivers.otlp import Otlp; Otlp.Config.model_validate({'protocols': {'grpc': None}}); "
+        "print([name for name in ('grpc', 'aiohttp', 'zstandard') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -32,6 +32,7 @@ SERVICES = {
 PER_BYTE = 2.2
 """Bytes taken for each byte of a body: itself and the items cut from it."""
 _READ, _CONTENDED = 15.0, 1.0
+_EOF: object = vars(grpc.aio)["EOF"]
 _GRACE = 5.0
 
 
@@ -122,9 +123,9 @@ class GrpcServer:
         ]
 
     def _method(self, signal: Signal) -> Any:
-        async def export(messages: AsyncIterator[bytes], context: Any) -> bytes:
+        async def export(messages: object, context: Any) -> bytes:
             try:
-                return await self._export(signal, messages, context)
+                return await self._export(signal, context)
             except Exception as error:
                 answer = self._intake.failed(error)
             details = (("grpc-status-details-bin", answer.body()),)
@@ -133,15 +134,15 @@ class GrpcServer:
 
         return export
 
-    async def _export(self, signal: Signal, messages: AsyncIterator[bytes], context: Any) -> bytes:
+    async def _export(self, signal: Signal, context: Any) -> bytes:
         self._intake.require(signal)
         with self._settings.host.budget.hold() as hold:
             async with self._reads.slot():
-                body = await anext(messages, None)
-                if body is None:
+                body = await context.read()
+                if body is _EOF:
                     raise Malformed("the call has no message")
                 hold.grow(int(len(body) * PER_BYTE))
-                if await anext(messages, None) is not None:
+                if await context.read() is not _EOF:
                     raise Malformed("the call has more than one message")
             opened = await self._intake.take(signal, body, hold, self._metadata(context))
         self._intake.answered("OK")
