@@ -16,7 +16,7 @@ from collector.processors.llm_cost.catalogue import RELEASED, Catalogue
 from collector.processors.llm_cost.counters import Aliases, Counters
 from collector.processors.llm_cost.dedup import Dedup
 from collector.processors.llm_cost.dialects import Dialects, text
-from collector.processors.llm_cost.options import LABELS, Options, PriceFile
+from collector.processors.llm_cost.options import LABELS, Options, PriceFile, label_name
 from collector.processors.llm_cost.prices import PriceBook
 from collector.processors.llm_cost.rates import date_ns
 from collector.processors.llm_cost.spend import Record, Spend
@@ -45,7 +45,7 @@ class Accounting:
         for label in self._extra_labels:
             if label not in _FIELDS_AS_LABELS:
                 self.dialects.add(f"label:{label}", [label])
-        names = [_label_name(label) for label in options.labels]
+        names = [label_name(label) for label in options.labels]
         self.counters = Counters(settings.meters, names, options.limits.label_values)
         self._aliases = [Aliases(name, settings.meters, options.limits.label_values) for name in options.compat]
         self.spend = Spend()
@@ -187,10 +187,6 @@ def _brief(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     return str(error)
-
-
-def _label_name(label: str) -> str:
-    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in label)
 
 
 def _as_label(value: object) -> str | None:

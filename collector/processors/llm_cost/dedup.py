@@ -14,6 +14,7 @@ K = TypeVar("K", bound=Hashable)
 COUNTED, USAGE_BELOW, NO_ID, CALL_BELOW, CALLED = 1, 2, 4, 8, 16
 """Marks of a span: its usage was counted; a child has usage; it was counted without response id; a child is a call; a call."""
 _SHORT_ID = 8
+_TRACE_ID = 16
 
 
 class Generations(Generic[K]):
@@ -72,7 +73,7 @@ class Dedup:
 
         `own` and `parent` are trace id + span id; `call_id` is provider and response id.
         """
-        marks = self.marks.get(own)
+        marks = self._of(own)
         if marks & COUNTED:
             return "resent"
         if call_id is not None and len(call_id[1]) < _SHORT_ID:
@@ -85,9 +86,12 @@ class Dedup:
         self.below(parent, USAGE_BELOW, now)
         return kind
 
+    def _of(self, span: bytes) -> int:
+        return self.marks.get(span) if len(span) > _TRACE_ID else 0  # a trace id alone names no span
+
     def _kind(self, marks: int, parent: bytes, call_id: tuple[str, str] | None, rollup: bool) -> str:
         seen = call_id is not None and self._ids.get(call_id) != 0
-        above = self.marks.get(parent)
+        above = self._of(parent)
         late = above & COUNTED and above & NO_ID
         if call_id is not None and not rollup:
             return "response_id" if seen else "late_child" if late else ""
@@ -97,16 +101,16 @@ class Dedup:
 
     def call(self, own: bytes, parent: bytes, now: float) -> bool:
         """Whether a call without usage (failed, or nothing reported) is new: not resent and no wrapper of one already seen."""
-        marks = self.marks.get(own)
+        marks = self._of(own)
         self.below(parent, CALL_BELOW, now)
-        if marks & (CALLED | CALL_BELOW | USAGE_BELOW | COUNTED) or self.marks.get(parent) & CALLED:
+        if marks & (CALLED | CALL_BELOW | USAGE_BELOW | COUNTED) or self._of(parent) & CALLED:
             return False
         self.marks.mark(own, CALLED, now)
         return True
 
     def below(self, parent: bytes, bits: int, now: float) -> None:
-        """Tell a parent what its child is; spans without parent have none (16 bytes of trace id only)."""
-        if len(parent) > 16:
+        """Tell a parent what its child is; spans without parent have none (trace id only)."""
+        if len(parent) > _TRACE_ID:
             self.marks.mark(parent, bits, now)
 
     def climb(self, own: bytes, parent: bytes, now: float) -> None:

@@ -13,6 +13,7 @@ from collector.fields import Config, Duration, without_type
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LABELS = ("service", "provider", "model", "operation")
+_TAKEN = ("status", "type", "source", "reason", "kind", "le")
 
 
 def _date(value: object) -> object:
@@ -112,6 +113,11 @@ class UserPrice(Rates):
         if a.model.lower() != b.model.lower() and (not a.rank()[0] or _prefix(a.model) != _prefix(b.model)):
             return False
         return (self.from_ or date.min) < (other.until or date.max) and (other.from_ or date.min) < (self.until or date.max)
+
+
+def label_name(attribute: str) -> str:
+    """The metric label for a span attribute: user.tier -> user_tier."""
+    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in attribute)
 
 
 def _prefix(pattern: str) -> str:
@@ -223,6 +229,10 @@ class Options(Config):
     def _defaults_first(cls, value: list[str]) -> list[str]:
         if tuple(value[:4]) != LABELS or len(set(value)) != len(value):
             raise ValueError("labels starts with service, provider, model, operation; further ones follow, each once")
+        names = [label_name(label) for label in value]
+        for label, name in zip(value, names, strict=True):
+            if name in _TAKEN or not name[:1].isalpha() or names.count(name) > 1:
+                raise ValueError(f'"{label}" cannot be a label: taken, or no name that Prometheus accepts')
         return value
 
     @field_validator("prices")

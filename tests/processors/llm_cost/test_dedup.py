@@ -194,3 +194,9 @@ def test_ids_older_than_the_ttl_count_again() -> None:
     for later in itertools.accumulate([11, 11]):
         dedup.age(NOW + later)
     assert dedup.usage(b"9", b"", ("openai", "chatcmpl-1"), False, NOW + 22) == ""
+
+
+def test_spans_without_an_id_are_never_taken_for_each_other() -> None:
+    dedup = Dedup(10, 100)
+    assert [dedup.usage(TRACE, TRACE, None, False, NOW) for _ in range(2)] == ["", ""]
+    assert [dedup.call(TRACE, TRACE, NOW) for _ in range(2)] == [True, True]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from collector.catalog import Catalog
 from collector.config.load import load
 from collector.errors import ConfigError
-from collector.processors.llm_cost.options import Options
+from collector.processors.llm_cost.options import LABELS, Options
 from tests.processors.llm_cost.calls import call, cost, made, ns, sums, through
 from tests.support import attribute
 
@@ -180,6 +180,9 @@ def test_file_and_configuration_must_not_overlap(tmp_path: Path) -> None:
         ({"prices": [price(tiers_above=5)]}, "dictionary"),
         ({"aliases": {"x": "gpt-4o"}}, "provider/model"),
         ({"labels": ["model"]}, "labels starts with"),
+        ({"labels": [*LABELS, "status"]}, "cannot be a label"),
+        ({"labels": [*LABELS, "1st"]}, "cannot be a label"),
+        ({"labels": [*LABELS, "a.b", "a_b"]}, "cannot be a label"),
         ({"attributes": ["all"]}, "Input should be"),
         ({"currency": {"code": "EUR"}}, "currency is not supported: not there yet"),
         ({"auto_update": True}, "auto_update is not supported: not there yet"),
