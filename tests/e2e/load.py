@@ -141,6 +141,7 @@ class Steady(threading.Thread):
     def __init__(self, port: int, rate: int, seed: int = 3) -> None:
         super().__init__(daemon=True)
         self.port, self.rate, self.sent, self.refused = port, rate, dict[bytes, float](), list[str]()
+        self.acknowledged: list[float] = []
         self._rnd, self._done = random.Random(seed), threading.Event()
 
     def run(self) -> None:
@@ -153,6 +154,7 @@ class Steady(threading.Thread):
                 sent = time.monotonic()
                 try:
                     call(traces(*made, resource={"service.name": "steady"}), timeout=10)
+                    self.acknowledged.append(time.monotonic() - sent)
                     self.sent.update((each.span_id, sent) for each in made)
                 except grpc.RpcError as error:
                     self.refused.append(str(error))

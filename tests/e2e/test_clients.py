@@ -204,7 +204,7 @@ def test_telemetrygen_works(transport: str, sidecar: Sidecar, jaeger: Jaeger, lo
 def test_openai_calls_through_their_real_instrumentation_are_priced_and_redacted(
     environments: Path, start_sidecar: Start, jaeger: Jaeger, loki: Loki, tmp_path: Path
 ) -> None:
-    """R-407, R-410 (partly), R-424 (partly), R-1319 (partly)."""
+    """R-407, R-410 (partly), R-421, R-424 (partly), R-1319 (partly)."""
     sidecar = start_sidecar(standard(jaeger, loki))
     fake = subprocess.Popen([sys.executable, "deploy/demo/fake_llm.py"], cwd=HERE.parents[1], stdout=subprocess.PIPE, text=True)
     try:
@@ -222,6 +222,7 @@ def test_openai_calls_through_their_real_instrumentation_are_priced_and_redacted
     assert sidecar.total("llm_cost_usd_total") == pytest.approx(sent["cost"], rel=0, abs=1e-9)
     assert sidecar.total("llm_cost_unpriced_total", reason="no_usage") == 1
     assert sidecar.total("llm_requests_total", status="error") == 1
+    assert sidecar.total("llm_rate_limited_total", provider="openai") == 1
     prompts = [each["tags"]["gen_ai.input.messages"] for each in spans if "gen_ai.input.messages" in each["tags"]]
     assert len(prompts) == 4
     for prompt in prompts:

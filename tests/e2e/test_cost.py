@@ -133,3 +133,30 @@ def test_a_call_without_a_price_gets_no_cost_and_is_counted(start_sidecar: Start
     assert sidecar.total("llm_cost_unpriced_total") == 1
     assert sidecar.total("llm_cost_usd_total") == 0
     wait_for(lambda: "no-such-model-9" in sidecar.tail(), 10, "the warning that names the model")
+
+
+OLDER = {
+    "llm.model": "gpt-4o",
+    "llm.prompt_length": 4000,
+    "llm.tokens_used": 1200,
+    "llm.latency_ms": 830.5,
+    "llm.cost_usd": 0.0045,
+    "agent.name": "planner",
+    "agent.type": "react",
+    "tool": "search",
+    "user_id": "u-17",
+    "result.length": 312,
+    "worker.selected": "writer",
+}
+
+
+def test_attributes_of_older_instrumentation_stay_and_are_understood(start_sidecar: Start, jaeger: Jaeger, loki: Loki) -> None:
+    """R-406 (partly), R-408, R-702 (partly)."""
+    sidecar, service = start_sidecar(standard(jaeger, loki)), "older-shop"
+    send(sidecar.grpc, [traces(span("llm.call", OLDER), resource={"service.name": service})])
+    (found,) = wait_for(lambda: jaeger.spans(service), 20, "the span in Jaeger")
+    assert {key: found["tags"][key] for key in OLDER} == OLDER
+    assert found["tags"]["gen_ai.usage.cost"] == 0.0045
+    assert found["tags"]["llm.cost.source"] == "reported"
+    assert sidecar.total("llm_cost_usd_total", model="gpt-4o", source="reported") == 0.0045
+    assert sidecar.total("llm_tokens_total", type="unknown") == 1200

@@ -62,7 +62,7 @@ def test_a_destination_that_is_down_for_20_seconds_disturbs_nobody_and_gets_ever
 def test_a_destination_that_hangs_disturbs_nobody_and_gets_everything_later(
     start_sidecar: Start, sinks: tuple[Sink, Sink]
 ) -> None:
-    """R-104, R-113."""
+    """R-104, R-112 (partly), R-113."""
     well, ill = sinks
     sidecar = run(start_sidecar, sinks)
     load = Steady(sidecar.grpc, 1_000)
@@ -74,6 +74,7 @@ def test_a_destination_that_hangs_disturbs_nobody_and_gets_everything_later(
     wait_for(lambda: load.sent.keys() <= well.arrived.keys(), 5, "everything at the healthy destination")
     late = sorted(well.arrived[key] - sent for key, sent in load.sent.items())
     assert late[int(len(late) * 0.99)] < 2.0
+    assert sorted(load.acknowledged)[len(load.acknowledged) // 2] < 0.05, "the client does not wait for a destination"
     ill.answering.set()
     wait_for(lambda: load.sent.keys() <= ill.arrived.keys(), 40, "everything at the destination that hung")
     wait_for(lambda: sidecar.balance("traces", "otlp_grpc/ill")["queued"] == 0, 10, "an empty queue")
