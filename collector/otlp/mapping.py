@@ -3,6 +3,7 @@
 Rules (OTLP specification, "JSON Protobuf Encoding"): ids are hex in any case; enums are integers; unknown keys are ignored;
 keys are lowerCamelCase; 64-bit integers are strings or numbers; other bytes are base64. As otelcol does, snake_case keys and
 enum names are read too unless `strict`. The tables are made from the descriptors: a new field of OTLP needs no edit here.
+Longer than usual, because both directions share these tables.
 """
 
 from __future__ import annotations

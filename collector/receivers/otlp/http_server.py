@@ -2,6 +2,7 @@
 
 Bodies are read chunk by chunk, each chunk reserved from the byte budget before the next; deadlines for headers, body and idle
 connections, a cap on connections and on headers (aiohttp has no deadline for headers and keeps idle connections for an hour).
+Longer than usual, because a request's whole way from socket to answer is read in one place.
 """
 
 from __future__ import annotations
