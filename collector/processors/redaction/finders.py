@@ -20,6 +20,8 @@ RIGHT = r"(?![A-Za-z0-9])"
 BEHIND = r"(?:(?<![A-Za-z0-9].)|(?<=\\[bfnrt].)|(?<=\\u[0-9A-Fa-f]{4}.))"
 """LEFT as asked behind the first character: a pattern that starts with a character class is searched several times faster."""
 CONTEXT_REACH = 30
+WINDOW = 60
+"""Longer than anything that is found by context, so that the cut of a neighbourhood never looks like a boundary."""
 
 _DOMAIN = re.compile(r"@((?:[\w](?:[\w\-]{0,61}\w)?\.){1,8}(?:xn--[A-Za-z0-9\-]{2,20}|[A-Za-z]{2,24}))(?![\w])")
 _LOCAL = re.compile(r"[\w%+\-.]{1,64}\Z")
@@ -104,7 +106,7 @@ _IBAN_ANY = re.compile(_IBAN.format("[A-Za-z]", "[A-Za-z0-9]"), re.A)
 def iban(text: str, key: str) -> Iterator[Span]:
     """Length of the country, mod 97; lower case only near the word `iban`."""
     yield from _ibans(_IBAN_UPPER, text)
-    if near_iban(text, key):
+    if "iban" in key.lower() or "iban" in text.lower():
         for start, end in _ibans(_IBAN_ANY, text):
             if is_near("iban", text, key, start, end):
                 yield start, end
@@ -113,11 +115,6 @@ def iban(text: str, key: str) -> Iterator[Span]:
 def iban_any_case(text: str, key: str) -> Iterator[Span]:
     """The same in any case."""
     return _ibans(_IBAN_ANY, text)
-
-
-def near_iban(text: str, key: str) -> bool:
-    """Whether the word stands anywhere in the text or its key."""
-    return "iban" in key.lower() or "iban" in text.lower()
 
 
 def _ibans(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
@@ -149,10 +146,9 @@ def us_ssn(text: str, key: str) -> Iterator[Span]:
     for match in _SSN.finditer(text):
         if _ssn_ranges(match):
             yield match.span()
-    if has_context("us_ssn", text, key):
-        for match in _NINE.finditer(text):
-            if _ssn_ranges(match) and is_near("us_ssn", text, key, *match.span()):
-                yield match.span()
+    for start, end in _with_context("us_ssn", _NINE, text, key):
+        if (bare := _NINE.match(text, start)) and _ssn_ranges(bare):
+            yield start, end
 
 
 def _ssn_ranges(match: re.Match[str]) -> bool:
@@ -180,11 +176,9 @@ def phone(text: str, key: str) -> Iterator[Span]:
             if not _FLOAT.match(match[0]):
                 yield match.span()
     yield from (match.span() for match in _NANP.finditer(text))
-    if has_context("phone", text, key):
-        for match in _NATIONAL.finditer(text):
-            plausible = 7 <= len(only_digits(match[0])) <= 12 and not _DATE.match(match[0])
-            if plausible and is_near("phone", text, key, *match.span()):
-                yield match.span()
+    for start, end in _with_context("phone", _NATIONAL, text, key):
+        if 7 <= len(only_digits(text[start:end])) <= 12 and not _DATE.match(text[start:end]):
+            yield start, end
 
 
 _NHS = re.compile(LEFT + r"\d{3}([ \-]?)\d{3}\1\d{4}" + RIGHT, re.A)
@@ -223,9 +217,16 @@ def _mod11(digits: str) -> bool:
 
 
 def _with_context(name: str, pattern: re.Pattern[str], text: str, key: str) -> Iterator[Span]:
-    if has_context(name, text, key):
-        for match in pattern.finditer(text):
+    """Matches near a context word; only the neighbourhood of the words is searched unless the key holds one."""
+    if _in_key(name, key):
+        yield from (match.span() for match in pattern.finditer(text))
+        return
+    done = 0
+    for word in _words(name, text):
+        low, high = max(done, word.start() - CONTEXT_REACH - WINDOW), word.end() + CONTEXT_REACH + WINDOW
+        for match in pattern.finditer(text, low, high):
             if is_near(name, text, key, *match.span()):
+                done = match.end()
                 yield match.span()
 
 
@@ -257,6 +258,15 @@ def mac(text: str, key: str) -> Iterator[Span]:
     return (match.span() for match in _MAC.finditer(text))
 
 
+_QUICK = {
+    "us_ssn": ("ssn", "social"),
+    "phone": ("phone", "mobile", "fax", "tel"),
+    "uk_nhs": ("nhs",),
+    "passport": ("passport",),
+    "dob": ("dob", "of birth", "born", "birth"),
+    "uk_nino": ("nino", "national"),
+    "iban": ("iban",),
+}
 CONTEXT = {
     "us_ssn": r"ssn|social.?security",
     "phone": r"phone|mobile|fax|tel(?=[^A-Za-z])",
@@ -274,9 +284,9 @@ def _in_key(name: str, key: str) -> bool:
     return bool(_WORDS[name].search(key + "."))
 
 
-def has_context(name: str, text: str, key: str) -> bool:
-    """Whether a context word of the type stands anywhere: the cheap question before `is_near`."""
-    return _in_key(name, key) or bool(_WORDS[name].search(text))
+def _words(name: str, text: str) -> Iterable[re.Match[str]]:
+    lower = text.lower()
+    return _WORDS[name].finditer(text) if any(word in lower for word in _QUICK[name]) else ()
 
 
 def is_near(name: str, text: str, key: str, start: int, end: int) -> bool:

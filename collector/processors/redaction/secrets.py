@@ -44,10 +44,10 @@ SHAPES: dict[str, tuple[str, str]] = {
 def shape_finder(name: str) -> Finder:
     """The finder of one of SHAPES."""
     words, pattern = SHAPES[name]
-    needed, compiled = words.split(), re.compile(f"{LEFT}(?:{pattern})", re.A)
+    needed, anywhere, compiled = words.split(), re.compile(pattern, re.A), re.compile(f"{LEFT}(?:{pattern})", re.A)
 
     def find(text: str, key: str) -> Iterator[Span]:
-        if any(word in text for word in needed):
+        if any(word in text for word in needed) and anywhere.search(text):  # several times faster than with a boundary in front
             yield from (match.span() for match in compiled.finditer(text))
 
     return find
@@ -62,7 +62,8 @@ _aws_shape = shape_finder("aws_key")
 def aws_key(text: str, key: str) -> Iterator[Span]:
     """An access key id, or the 40 characters behind `aws_secret` / `secret_access_key`."""
     yield from _aws_shape(text, key)
-    yield from (match.span(1) for match in _AWS_SECRET.finditer(text))
+    if "secret" in text.lower():
+        yield from (match.span(1) for match in _AWS_SECRET.finditer(text))
 
 
 _TOKEN_RUN = re.compile(r"[\w\-.]{20,}", re.A)
@@ -122,7 +123,8 @@ _AUTH = re.compile(LEFT + r"(bearer|basic|token)([ :=]+)([\w\-.~+/]{16,}={0,2})"
 
 def auth_header(text: str, key: str) -> Iterator[Span]:
     """The credentials behind `Bearer`, `Basic` or `token`; what follows `Basic` must decode to `x:y`."""
-    for match in _AUTH.finditer(text):
+    lower = text.lower()
+    for match in _AUTH.finditer(text) if any(word in lower for word in ("bearer", "basic", "token")) else ():
         scheme, value = match[1].lower(), match[3]
         if scheme == "basic":
             good = _is_basic(value)
