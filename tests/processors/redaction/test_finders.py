@@ -85,6 +85,13 @@ def test_found(kind, text, wanted):
     assert spans(kind, text) == wanted
 
 
+def test_the_word_in_the_key_is_context_for_the_whole_value():
+    far = "x " * 60
+    assert spans("iban", f"{far}de89370400440532013000", "customer.iban") == ["de89370400440532013000"]
+    assert spans("phone", f"{far}5550123", "phone") == ["5550123"]
+    assert spans("us_ssn", f"{far}536904399 {far}000123456", "user.ssn") == ["536904399"]
+
+
 def test_two_private_keys_are_two_findings():
     pem = "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----"
     assert spans("private_key", f"{pem}\nand {pem}") == [pem, pem]
@@ -188,18 +195,18 @@ HOSTILE = [
 
 @pytest.mark.parametrize("kind", [kind for kind in RULES if kind not in ("key_name", "client_ip")])
 def test_no_text_makes_a_finder_slow(kind):
-    """Every finder is about linear: 20 KB of hostile text within milliseconds, and twice the text not four times as long."""
+    """Every finder is about linear: 20 KB of hostile text cost milliseconds; what is quadratic takes seconds (the bound leaves room for a tracer)."""
     for text in HOSTILE:
         began = time.process_time()
         list(RULES[kind].find(text, ""))
-        assert time.process_time() - began < 0.15, (kind, text[:30])
+        assert time.process_time() - began < 0.6, (kind, text[:30])
 
 
 def test_no_text_makes_the_whole_redactor_slow():
     for text in HOSTILE:
         began = time.process_time()
         REDACTOR.text(text)
-        assert time.process_time() - began < 1.5, text[:30]
+        assert time.process_time() - began < 3, text[:30]
 
 
 def test_literals_are_found_the_longest_first():
