@@ -7,6 +7,7 @@ RUN python -m venv /opt/otel-sidecar
 WORKDIR /src
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY collector collector
+COPY config config
 RUN /opt/otel-sidecar/bin/pip install --constraint requirements.lock . \
  && /opt/otel-sidecar/bin/pip uninstall --yes pip \
  && python -m compileall -q /opt/otel-sidecar/lib
