@@ -6,10 +6,9 @@ Every model forbids unknown keys and reads no type for another (`keep: no` is an
 from __future__ import annotations
 
 import re
-import ssl
+from functools import cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,11 +16,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     SecretStr,
     WithJsonSchema,
     model_validator,
 )
+
+if TYPE_CHECKING:
+    import ssl
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d)")
@@ -102,9 +105,42 @@ def _headers(value: object) -> object:
 
 
 class Config(BaseModel):
-    """Base of every settings model."""
+    """Base of every settings model. The docstring under a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        texts = described(cls)
+        for name, field in cls.model_fields.items():
+            key = field.alias or name
+            if name in texts and key in properties:
+                properties[key].setdefault("description", texts[name])
+        return schema
+
+
+@cache
+def described(model: type[BaseModel]) -> dict[str, str]:
+    """The docstring of every field, inherited ones too.
+
+    Read from the source when somebody asks: pydantic's own use_attribute_docstrings would do it at every start (0.1 s).
+    """
+    import ast
+    import inspect
+    from textwrap import dedent
+
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if issubclass(base, Config) and base is not Config:
+            body = ast.parse(dedent(inspect.getsource(base))).body[0]
+            assert isinstance(body, ast.ClassDef)
+            for field, text in zip(body.body, body.body[1:], strict=False):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as words)):
+                        found[name] = inspect.cleandoc(words)
+    return found
 
 
 class ServerTLS(Config):
@@ -141,6 +177,9 @@ class ServerTLS(Config):
 
     def context(self) -> ssl.SSLContext:
         """For an HTTP listener. Raises OSError or ssl.SSLError when a file is unusable."""
+        import ssl
+        from tempfile import NamedTemporaryFile
+
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca_file or None)
         context.verify_mode = ssl.CERT_REQUIRED if self.client_ca_file else ssl.CERT_NONE
         context.minimum_version = ssl.TLSVersion.TLSv1_3 if self.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
@@ -184,6 +223,8 @@ class ClientTLS(Config):
 
     def context(self) -> ssl.SSLContext:
         """For an HTTP client. Raises OSError or ssl.SSLError when a file is unusable."""
+        import ssl
+
         context = ssl.create_default_context(cafile=self.ca_file or None, cadata=self.ca_pem or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_3 if self.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
         if self.insecure_skip_verify:

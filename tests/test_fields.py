@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from collector.fields import (
     ByteSize,
@@ -17,6 +17,7 @@ from collector.fields import (
     Queue,
     Secret,
     ServerTLS,
+    described,
     listen_address,
     seconds,
     without_type,
@@ -138,3 +139,17 @@ def test_a_listen_address_is_host_and_port(endpoint, expected):
 def test_what_is_no_listen_address_is_refused_with_the_fix(endpoint):
     with pytest.raises(ValueError, match=r"write localhost:4317"):
         listen_address(endpoint)
+
+
+def test_the_docstring_under_a_field_is_its_description_in_the_schema() -> None:
+    class Inner(Config):
+        size: int = Field(1, alias="from")
+        """How much."""
+
+    class Outer(Inner):
+        inner: Inner | None = None
+        """Another one,
+        of the same kind."""
+
+    assert described(Outer) == {"size": "How much.", "inner": "Another one,\nof the same kind."}
+    assert Outer.model_json_schema()["properties"]["from"]["description"] == "How much."
