@@ -47,3 +47,12 @@ def read_heads(batch: Batch) -> None:
     for group, source in zip(batch.groups, request.groups, strict=True):
         for scope, inner in zip(group.scopes, source.scopes, strict=True):
             scope.heads = list(inner.items)
+
+
+def lend_heads(batch: Batch, request: Any) -> None:
+    """Use the spans of a fully decoded request, parsed for its check, as heads: they have the same fields and more."""
+    if batch.signal is not Signal.TRACES:
+        return
+    for group, source in zip(batch.groups, request.resource_spans, strict=True):
+        for scope, inner in zip(group.scopes, source.scope_spans, strict=True):
+            scope.heads = list(inner.spans)
