@@ -28,6 +28,7 @@ _ASSETS = {
     "/": ("page.html", "text/html"),
     "/console.js": ("console.js", "text/javascript"),
     "/console.css": ("console.css", "text/css"),
+    "/console.svg": ("console.svg", "image/svg+xml"),
 }
 _POLICY = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
 
