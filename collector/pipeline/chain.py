@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from collector.component import Processor
 from collector.errors import Refused, Rejected
@@ -13,10 +13,16 @@ from collector.model import Batch, Signal
 
 
 class Chain:
-    """The processors of one pipeline in the order they run."""
+    """The processors of one pipeline in the order they run.
+
+    `drop(signal, count, reason)` books what a failing processor takes along; its pipeline sets it.
+    """
+
+    drop: Callable[[Signal, int, str], None] | None = None
 
     def __init__(self, signal: Signal, processors: Sequence[Processor], meters: Meters, log: logging.Logger) -> None:
         self.signal, self.processors, self._log = signal, tuple(order(processors)), log
+        self._at = self._given = 0
         labels = ("processor", "otel_signal")
         self._incoming = meters.counter("otelcol_processor_incoming_items", "Items given to a processor.", labels, cap=0)
         self._outgoing = meters.counter("otelcol_processor_outgoing_items", "Items that left a processor.", labels, cap=0)
@@ -24,8 +30,8 @@ class Chain:
     def run(self, batch: Batch, count: int, now: float, start: int = 0) -> tuple[Batch | None, int]:
         """What is left of a batch of `count` items, and how many items. Raises Refused and Rejected of a processor."""
         current: Batch | None = batch
-        for processor in self.processors[start:]:
-            name = processor.settings.id
+        for position, processor in enumerate(self.processors[start:], start):
+            name, self._at, self._given = processor.settings.id, position, count
             self._incoming.add(count, name, self.signal.value)
             before = current
             current = self._one(processor, current, count, now)
@@ -46,7 +52,7 @@ class Chain:
             raise
         except Exception as error:
             self._broken(processor, error)
-            processor.settings.drop(self.signal, count, "processor_error")
+            self._drop(processor, count)
             return None
 
     def released(self, now: float, *, drain: bool = False, keep: Collection[Processor] = ()) -> Iterator[tuple[Batch, int]]:
@@ -62,18 +68,31 @@ class Chain:
                 out = processor.drain() if drain else processor.tick(now)
             except Exception as error:
                 self._broken(processor, error)
-                processor.settings.drop(self.signal, held - processor.held(), "processor_error")
+                self._drop(processor, held - processor.held())
                 continue
             if out is not None:
                 count = out.count()
                 self._outgoing.add(count, processor.settings.id, self.signal.value)
-                rest, left = self.run(out, count, now, position + 1)
+                try:
+                    rest, left = self.run(out, count, now, position + 1)
+                except (Refused, Rejected) as error:  # its client was answered long ago: there is nobody left to refuse
+                    self._broken(self.processors[self._at], error)
+                    self._drop(processor, self._given)
+                    continue
                 if rest is not None:
                     yield rest, left
+
+    def _drop(self, processor: Processor, count: int) -> None:
+        (self.drop or processor.settings.drop)(self.signal, count, "processor_error")
 
     def held(self) -> int:
         """Items inside processors."""
         return sum(processor.held() for processor in self.processors)
+
+    def unusable(self, error: Exception) -> None:
+        """What came out of the chain cannot be encoded: say which processor ran last."""
+        if self.processors:
+            self._broken(self.processors[self._at], error)
 
     def _broken(self, processor: Processor, error: Exception) -> None:
         # Type and place only: an exception's text may quote the data it choked on.

@@ -1,4 +1,7 @@
-"""One destination: its own queue, retry and in-flight sends, so that nothing of it can block another one."""
+"""One destination: its own queue, retry and in-flight sends, so that nothing of it can block another one.
+
+A little longer than most files: the life of one record, from `put` to the books, is read in one place.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from collector.pipeline.retry import LONGEST_DELAY, Pulse, backoff
 from collector.pipeline.split import cut, halve
 
 _FULL = "sending queue is full"
+_LAST_MOMENT = 1.0  # seconds that cancelled sends get to end
 _AT_ONCE = Push(sending_queue=Queue(num_consumers=1, batch=QueueBatch(flush_timeout=0.0, min_size=0)))
 
 
@@ -47,7 +51,7 @@ class Destination:
         self._wake = asyncio.Event()
         self._space = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
-        self._flushing = False
+        self._flushing = self._stopped = False
         self.last_error = ""
         labels = ("exporter", "data_type")
         self._size = meters.gauge("otelcol_exporter_queue_size", "Fill level of the queue, in units of its sizer.", labels, cap=0)
@@ -70,26 +74,48 @@ class Destination:
     async def space(self, timeout: float) -> None:
         """Wait until something has left the queue. Raises Refused after `timeout` seconds."""
         self._space.clear()
-        try:
-            await asyncio.wait_for(self._space.wait(), timeout)
-        except TimeoutError:
-            raise Refused(_FULL, after=1, reason="queue_full") from None
+        if not await self._woken(self._space, timeout):
+            raise Refused(_FULL, after=1, reason="queue_full")
 
-    def put(self, payload: Payload) -> Outcome | None:
+    @staticmethod
+    async def _woken(event: asyncio.Event, timeout: float | None) -> bool:
+        # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation that meets the event.
+        try:
+            async with asyncio.timeout(timeout):
+                return await event.wait()
+        except TimeoutError:
+            return False
+
+    def accepts(self, size: int) -> bool:
+        """True when it takes `size` bytes more, or gives up something of its own for them."""
+        return self.settings.on_full in ("drop_oldest", "drop_newest") or self.queue.room(size)
+
+    def put(self, payload: Payload, *, give_up: bool = True) -> Outcome | None:
         """Take a payload that is booked as accepted; a full queue gives up by `on_full`.
 
-        Returns what to await when this destination `waits`.
+        Without `give_up` an `auto` queue takes more than its room rather than lose what was acknowledged: the request was
+        admitted, and room went to another one meanwhile. Returns what to await when this destination `waits`.
         """
-        if not self.queue.room(len(payload.data)):
-            if self.settings.on_full == "drop_newest":
-                self._ledger.dropped(payload.signal, self.name, "queue_full", payload.items)
-                return None
+        if self._stopped:
+            return self._turned_away(payload, "shutdown")
+        mode = self.settings.on_full
+        if not self.queue.room(len(payload.data)) and mode != "backpressure" and (give_up or mode != "auto"):
+            if mode == "drop_newest":
+                return self._turned_away(payload, "queue_full")
             self._make_room(len(payload.data))
         parts = cut(payload, LARGEST_SEND)
         outcome = Outcome(len(parts)) if self.waits else None
         for part in parts:
             self.queue.add(Record(part, outcomes=[outcome] if outcome else []))
         self._changed()
+        return outcome
+
+    def _turned_away(self, payload: Payload, reason: str) -> Outcome | None:
+        self._ledger.dropped(payload.signal, self.name, reason, payload.items)
+        if not self.waits:
+            return None
+        outcome = Outcome(1)
+        outcome.settle(Refused(_FULL if reason == "queue_full" else "shutting down", after=1, reason=reason))
         return outcome
 
     def _make_room(self, size: int) -> None:
@@ -101,6 +127,7 @@ class Destination:
 
     def start(self) -> None:
         """Begin to send."""
+        self._stopped = False
         if self._runner is None:
             self._runner = asyncio.get_running_loop().create_task(self._run(), name=f"queue of {self.name}")
 
@@ -108,10 +135,7 @@ class Destination:
         while True:
             self._wake.clear()
             delay = self._dispatch(self._clock())
-            try:
-                await asyncio.wait_for(self._wake.wait(), delay)
-            except TimeoutError:
-                continue
+            await self._woken(self._wake, delay)
 
     def _dispatch(self, now: float) -> float | None:
         """Start every send that is due; returns the seconds until the next look, None = until woken."""
@@ -124,6 +148,9 @@ class Destination:
             record, wait = self.queue.next(now, flush=self._flushing)
             if record is None:
                 return wait
+            if record.abandoned:
+                self._finish(record, "withdrawn", None)
+                continue
             record.first_try = record.first_try or now
             task = asyncio.get_running_loop().create_task(self._attempt(record))
             self._flying[task] = record
@@ -142,7 +169,7 @@ class Destination:
     async def _attempt(self, record: Record) -> None:
         try:
             async with asyncio.timeout(self.timeout or None):
-                rejected = await self.exporter.send(record.payload)
+                rejected = int(await self.exporter.send(record.payload) or 0)
         except Exception as error:
             self._failed(record, error, self._clock())
             return
@@ -153,6 +180,8 @@ class Destination:
         self._finish(record, "partial_rejected", None, rejected=min(max(rejected, 0), record.payload.items))
 
     def _failed(self, record: Record, error: Exception, now: float) -> None:
+        if record.decided:
+            return
         self.last_error = str(error) if isinstance(error, SendError) else type(error).__name__
         if isinstance(error, Retryable | TimeoutError):
             self._again(record, getattr(error, "after", None), now)
@@ -173,8 +202,9 @@ class Destination:
             self._finish(record, reason, Undeliverable(f"{self.name}: {self.last_error}"))
 
     def _again(self, record: Record, asked: float | None, now: float) -> None:
-        wait = max(backoff(self.retry, record.attempts), min(max(asked or 0.0, 0.0), LONGEST_DELAY))
-        self._pulse.failed(now, wait, asked=asked is not None)
+        hold, wait = min(max(asked or 0.0, 0.0), LONGEST_DELAY), backoff(self.retry, record.attempts)
+        wait = max(wait, hold)
+        self._pulse.failed(now, wait, hold if self.retry.enabled else 0.0)  # else its client is told, and waits itself
         record.attempts += 1
         limit = self.retry.max_elapsed_time
         if not self.retry.enabled or (limit and now + wait - record.first_try > limit):
@@ -185,6 +215,9 @@ class Destination:
             self.queue.delay(record, now + wait)
 
     def _finish(self, record: Record, reason: str, error: SidecarError | None, *, rejected: int | None = None) -> None:
+        if record.decided:
+            return
+        record.decided = True
         payload = record.payload
         lost = payload.items if rejected is None else rejected
         self.queue.leave(record)
@@ -193,21 +226,23 @@ class Destination:
         for outcome in record.outcomes:
             outcome.settle(error)
 
+    def flush(self) -> None:
+        """From now on send without waiting to fill batches."""
+        self._flushing = True
+        self._wake.set()
+
     async def drain(self, timeout: float) -> None:
         """Send what is left without waiting to fill batches, for at most `timeout` seconds."""
-        self._flushing = True
         deadline = self._clock() + timeout
         self.start()
         while self.queue.records and (left := deadline - self._clock()) > 0:
-            self._wake.set()
+            self.flush()
             self._space.clear()
-            try:
-                await asyncio.wait_for(self._space.wait(), left)
-            except TimeoutError:
-                break
+            await self._woken(self._space, left)
 
     async def stop(self) -> None:
-        """End all sends; what is still here is dropped, counted as `shutdown`."""
+        """End all sends; what is still here, or comes later, is dropped, counted as `shutdown`."""
+        self._stopped = True
         tasks = list(self._flying)
         if self._runner is not None:
             tasks.append(self._runner)
@@ -215,10 +250,11 @@ class Destination:
         flying = list(self._flying.items())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST_MOMENT)
         gone = Refused("shutting down", after=1, reason="shutdown")
         for task, record in flying:
-            if task.cancelled():
+            if not task.done() or task.cancelled():  # not done: an exporter that does not let itself be cancelled
                 self._finish(record, "shutdown", gone)
         while (waiting := self.queue.pop_oldest()) is not None:
             self._finish(waiting, "shutdown", gone)

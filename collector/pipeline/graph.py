@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
 
 from collector.component import Processor
 from collector.errors import Refused, Rejected
@@ -21,6 +23,9 @@ LONGEST_WAIT = 10.0  # seconds a client waits for room under block_on_overflow
 class Pipeline:
     """One pipeline of the configuration. `clock` gives monotonic seconds, `wall` seconds since 1970 that never go back."""
 
+    current: ClassVar[Pipeline | None] = None
+    """The pipeline whose processors run at this moment: what they drop is booked there, whoever else uses them too."""
+
     def __init__(
         self,
         name: str,
@@ -35,6 +40,8 @@ class Pipeline:
         self.name, self.signal, self.chain, self.destinations = name, signal, chain, tuple(destinations)
         self._ledger, self._clock, self._wall = ledger, clock, wall
         self._dropping = 0
+        self.busy = 0
+        chain.drop = self.dropped
         for destination in self.destinations:
             ledger.show(signal, destination.name)
 
@@ -54,18 +61,35 @@ class Pipeline:
                 raise Refused("sending queue is full", after=1, reason="queue_full")
             await destination.space(left)
 
-    async def feed(self, batch: Batch, count: int) -> list[Outcome]:
-        """Run an admitted batch through the chain into the queues; returns what the client must wait for."""
-        if batch.raw is not None and len(batch.raw) > SLICE and self.chain.processors:
+    async def feed(self, batch: Batch, count: int, size: int = 0) -> list[Outcome]:
+        """Run an admitted batch of `size` bytes through the chain into the queues; returns what the client must wait for."""
+        if size > SLICE and self.chain.processors:
             return await self._feed_slices(batch)
-        born, self._dropping, held = self._clock(), 0, self.chain.held()
+        with self._working():
+            born, self._dropping, held = self._clock(), 0, self.chain.held()
+            try:
+                out, left = self.chain.run(batch, count, self._wall())
+            except (Refused, Rejected):
+                self._book_refusal(self._dropping + self.chain.held() - held)
+                raise
+            return self._put(out, left, born, taken=count)
+
+    def _book_refusal(self, taken: int) -> None:
+        """What processors in front of the refusing one dropped or hold was taken all the same: the books stay exact.
+
+        Less than nothing was taken when they let go of older items, which went down with the refused ones.
+        """
+        if taken < 0:
+            self.dropped(self.signal, -taken, "processor_error")
+        self._accepted(max(taken, 0))
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        before, Pipeline.current = Pipeline.current, self
         try:
-            out, left = self.chain.run(batch, count, self._wall())
-        except (Refused, Rejected):
-            # What processors in front of the refusing one dropped or hold was taken all the same: the books stay exact.
-            self._put(None, 0, born, taken=self._dropping + self.chain.held() - held)
-            raise
-        return self._put(out, left, born, taken=count)
+            yield
+        finally:
+            Pipeline.current = before
 
     async def _feed_slices(self, batch: Batch) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -74,14 +98,24 @@ class Pipeline:
             await asyncio.sleep(0)
         return outcomes
 
+    def _accepted(self, count: int) -> None:
+        for destination in self.destinations:
+            self._ledger.accepted(self.signal, destination.name, count)
+
     def _put(self, batch: Batch | None, left: int, born: float, *, taken: int = 0) -> list[Outcome]:
         """Book `taken` items as accepted and queue what the chain let through."""
-        for destination in self.destinations:
-            self._ledger.accepted(self.signal, destination.name, taken)
+        self._accepted(taken)
         if batch is None:
             return []
-        payload = Payload(self.signal, batch.encode(), left, born, batch.metadata)
-        return [outcome for d in self.destinations if (outcome := d.put(payload)) is not None]
+        try:
+            payload = Payload(self.signal, batch.encode(), left, born, batch.metadata)
+        except Exception as error:  # a processor made something that is no message: fail closed like one that raises
+            self.chain.unusable(error)
+            self.dropped(self.signal, left, "processor_error")
+            return []
+        accepting = [destination for destination in self.destinations if destination.accepts(len(payload.data))]
+        outcomes = [d.put(payload, give_up=bool(accepting)) for d in self.destinations]
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def dropped(self, signal: Signal, count: int, reason: str) -> None:
         """Book items that a processor of this pipeline dropped, for every destination they would have reached."""
@@ -91,11 +125,11 @@ class Pipeline:
 
     def tick(self) -> None:
         """Let go what has waited long enough inside processors; call it every 100 ms."""
-        self._queue(self.chain.released(self._wall()))
+        self._queue(drain=False)
 
     def drain(self, keep: Collection[Processor] = ()) -> None:
         """Let go everything inside processors, except of those in `keep`."""
-        self._queue(self.chain.released(self._wall(), drain=True, keep=keep))
+        self._queue(drain=True, keep=keep)
 
     def refresh(self) -> None:
         """Bring the gauges of all destinations up to date before they are read."""
@@ -103,10 +137,11 @@ class Pipeline:
         for destination in self.destinations:
             destination.refresh(self.signal, held)
 
-    def _queue(self, released: Iterable[tuple[Batch, int]]) -> None:
+    def _queue(self, *, drain: bool, keep: Collection[Processor] = ()) -> None:
         born = self._clock()
-        for batch, count in released:
-            self._put(batch, count, born)
+        with self._working():
+            for batch, count in self.chain.released(self._wall(), drain=drain, keep=keep):
+                self._put(batch, count, born)
 
 
 class Intake:
@@ -114,7 +149,6 @@ class Intake:
 
     def __init__(self, pipelines: Sequence[Pipeline]) -> None:
         self.pipelines = tuple(pipelines)
-        self.busy = 0
         self.last = 0.0
 
     async def __call__(self, batch: Batch) -> None:
@@ -124,18 +158,32 @@ class Intake:
             return
         pipelines = self.pipelines
         size = len(batch.raw) if batch.raw is not None else sum(map(len, batch.items()))
-        self.busy += 1
+        try:
+            await _decided(await self._hand_in(pipelines, batch, count, size))
+        finally:
+            self.last = asyncio.get_running_loop().time()
+
+    async def _hand_in(self, pipelines: Sequence[Pipeline], batch: Batch, count: int, size: int) -> list[Outcome]:
+        for pipeline in pipelines:
+            pipeline.busy += 1
         try:
             for pipeline in pipelines:
                 await pipeline.admit(size)
             outcomes: list[Outcome] = []
             for pipeline in pipelines:
-                outcomes += await pipeline.feed(batch if pipeline is pipelines[-1] else own_copy(batch), count)
-            for outcome in outcomes:
-                await outcome.future
+                outcomes += await pipeline.feed(batch if pipeline is pipelines[-1] else own_copy(batch), count, size)
+            return outcomes
         finally:
-            self.busy -= 1
-            self.last = asyncio.get_running_loop().time()
+            for pipeline in pipelines:
+                pipeline.busy -= 1
+
+
+async def _decided(outcomes: Sequence[Outcome]) -> None:
+    """Wait for every destination. Raises Refused if one may take the data later, else what one said for good."""
+    results = await asyncio.gather(*(outcome.future for outcome in outcomes), return_exceptions=True)
+    errors = sorted((r for r in results if isinstance(r, BaseException)), key=lambda error: not isinstance(error, Refused))
+    if errors:
+        raise errors[0]
 
 
 def own_copy(batch: Batch) -> Batch:

@@ -37,6 +37,7 @@ class Outcome:
             return
         if error is not None:
             self.future.set_exception(error)
+            self.future.exception()  # known: nobody needs to be warned when another outcome answers the client first
         elif self._left == 0:
             self.future.set_result(None)
 
@@ -51,11 +52,18 @@ class Record:
     outcomes: list[Outcome] = field(default_factory=list)
     alone: bool = False
     """Sent as it is: half of something that was too large, or tried before."""
+    decided: bool = False
+    """Booked and gone from the queue."""
 
     @property
     def size(self) -> int:
         """Bytes charged to the queue."""
         return len(self.payload.data) + _OVERHEAD
+
+    @property
+    def abandoned(self) -> bool:
+        """True when every client that waits for it has left without an answer: it still holds the data."""
+        return bool(self.outcomes) and all(outcome.future.cancelled() for outcome in self.outcomes)
 
 
 class RecordQueue:

@@ -26,17 +26,24 @@ class Pulse:
     def __init__(self, now: float) -> None:
         self._success = now
         self._failures = 0
-        self.not_before = 0.0
+        self._asked = self._probe = 0.0
 
     def succeeded(self, now: float) -> None:
         """A send was accepted."""
-        self._success, self._failures, self.not_before = now, 0, 0.0
+        self._success, self._failures, self._probe = now, 0, 0.0
 
-    def failed(self, now: float, wait: float, asked: bool) -> None:
-        """A send failed; `wait` seconds until the next try, `asked` when the backend itself named the delay."""
+    def failed(self, now: float, wait: float, asked: float) -> None:
+        """A send failed; `wait` seconds until that record's next try, `asked` = the delay the backend itself named, else 0."""
         self._failures += 1
-        if asked or self.down(now):
-            self.not_before = max(self.not_before, now + wait)
+        if asked:
+            self._asked = max(self._asked, now + asked)
+        if self.down(now):
+            self._probe = max(self._probe, now + wait)
+
+    @property
+    def not_before(self) -> float:
+        """No send before that time. What a backend asked for holds whatever an earlier send comes back with."""
+        return max(self._asked, self._probe)
 
     def down(self, now: float) -> bool:
         """True while only probes may be sent."""

@@ -25,7 +25,8 @@ class Bookings:
         self.pipelines: list[Pipeline] = []
 
     def __call__(self, signal: Signal, count: int, reason: str) -> None:
-        for pipeline in self.pipelines:
+        running = Pipeline.current
+        for pipeline in self.pipelines if running is None else [running]:
             if pipeline.signal is signal:
                 pipeline.dropped(signal, count, reason)
 

@@ -215,7 +215,6 @@ async def test_without_queue_the_client_learns_what_the_backend_said():
     with pytest.raises(Refused) as refusal:
         await accept(books, destination, payload()).future
     assert refusal.value.after >= 7
-    destination._pulse.not_before = 0
     with pytest.raises(Undeliverable):
         await accept(books, destination, payload()).future
     await finish(books)

@@ -219,7 +219,7 @@ async def _random_day(chance):
         if books.ledger.totals:
             books.terms("a"), books.terms("b")
     for destination in outs:
-        destination._pulse.not_before = 0
+        destination._pulse.succeeded(0)
     pipeline.drain()
     await asyncio.gather(*(d.drain(chance.choice([0.0, 0.5])) for d in outs))
     await asyncio.gather(*(d.stop() for d in outs))
