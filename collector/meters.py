@@ -54,7 +54,11 @@ class Instrument:
 
     def add(self, amount: float, *labels: str) -> None:
         """Raise a counter or gauge."""
-        self._child(labels).inc(amount)
+        child = self._children.get(labels)
+        if child is None or amount < 0:
+            self._child(labels).inc(amount)
+        else:
+            child._value.inc(amount)  # the checks of the child's own inc() cost three times as much
 
     def set(self, value: float, *labels: str) -> None:
         """Set a gauge."""

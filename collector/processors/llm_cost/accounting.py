@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -203,6 +202,6 @@ def _record(seen: Seen, verdict: Verdict, status: str, provider: str, now: float
     usage = seen.usage or Usage()
     start = moment(seen.start, now) / 1e9
     return Record(
-        datetime.fromtimestamp(start, UTC).timestamp(), verdict.resolved.model, provider, seen.origin.service,
+        start, verdict.resolved.model, provider, seen.origin.service,
         usage.prompt, usage.output, seen.duration, verdict.amount, status, seen.span.trace_id.hex(), _total(seen.usage),
     )  # fmt: skip

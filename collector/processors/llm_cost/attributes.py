@@ -14,6 +14,8 @@ def stamp(seen: Seen, verdict: Verdict, sets: Sequence[str]) -> bytes | None:
     if verdict.amount is None or seen.found.has("cost_source"):
         return None
     values, words = _attributes(seen, verdict, verdict.amount, sets)
+    if not seen.found.has("written"):
+        return seen.item + amounts(values) + constant(words)
     kept = kept_amounts(seen)
     values = {name: value for name, value in values.items() if name not in kept}
     present = set(seen.found.names("written")) - kept
@@ -39,7 +41,8 @@ def _attributes(
         values["gen_ai.usage.cost.amount"] = amount
         words.append(("gen_ai.usage.cost.currency", "USD"))
         words.append(("gen_ai.usage.cost.source", "provider" if verdict.source == "reported" else "local"))
-    if verdict.source == "computed" and entry is not None and seen.usage is not None:
+    parts = "openinference" in sets or "details" in sets
+    if parts and verdict.source == "computed" and entry is not None and seen.usage is not None:
         cost = entry.parts(seen.usage)
         if "openinference" in sets:
             values |= {"llm.cost.prompt": amount - cost.output, "llm.cost.completion": cost.output}

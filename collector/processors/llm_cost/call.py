@@ -8,7 +8,7 @@ from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from collector.processors.llm_cost.dialects import Dialects, Found, data, matches, meaningful, plain, text
+from collector.processors.llm_cost.dialects import Dialects, Found, data, matches, meaningful, text
 from collector.processors.llm_cost.usage import Emitter, Usage, money, read_usage, seconds, truth
 
 _OPERATIONS = {  # other emitters' words -> the conventions' words
@@ -127,9 +127,8 @@ def kept_amounts(seen: Seen) -> set[str]:
     """Cost attributes of the span that must not be overwritten: usable amounts, and the 0 of a gateway's cache hit."""
     zero = seen.reported == 0.0
     kept = set()
-    for _, _, name, value in seen.found.fields.get("written", ()):
-        number = money(plain(value))
-        if number is not None or (zero and seconds(plain(value)) == 0):
+    for name, value in seen.found.values("written"):
+        if money(value) is not None or (zero and seconds(value) == 0):
             kept.add(name)
     return kept
 

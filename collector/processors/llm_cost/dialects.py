@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ _MAX_JSON = 64 << 10
 _MAX_REPR = 4 << 10
 _MARKERS = ("input_tokens", "output_tokens", "total_tokens", "uncached_input", "cost_reported")
 _MODELS = ("request_model", "response_model")
+_SHAPES, _WIDEST, _LONGEST = 128, 64, 4096
+"""Sequences of keys remembered; how many keys and characters one of them has at most."""
 
 
 @cache
@@ -51,14 +54,18 @@ def matches(pattern: str, value: str) -> bool:
     return fnmatchcase(value.lower(), pattern.lower())
 
 
+Shape = tuple[Mapping[str, Sequence[tuple[Path_, str, int]]], frozenset[str]]
+"""Field -> (path, name, position) of its places, best first; and the fields with a strong name."""
+
+
 class Found:
     """The logical fields of one span: what was written under which name, best name first."""
 
-    __slots__ = ("_json", "fields", "strong")
+    __slots__ = ("_attributes", "_json", "fields", "strong")
 
-    def __init__(self) -> None:
-        self.fields: dict[str, list[tuple[int, Path_, str, Any]]] = {}
-        self.strong: set[str] = set()
+    def __init__(self, attributes: Sequence[Any], shape: Shape) -> None:
+        self.fields, self.strong = shape
+        self._attributes = attributes
         self._json: dict[str, object] = {}
 
     def has(self, field: str) -> bool:
@@ -70,9 +77,8 @@ class Found:
         entries = self.fields.get(field)
         if entries is None:
             return None
-        if len(entries) > 1:
-            entries.sort(key=_rank)
-        for _, path, name, value in entries:
+        for path, name, position in entries:
+            value = self._attributes[position].value
             found = usable(self._inside(name, value, path) if path else plain(value))
             if found is not None:
                 return found
@@ -80,7 +86,13 @@ class Found:
 
     def names(self, field: str) -> list[str]:
         """The attribute names under which the field was written."""
-        return [name for _, _, name, _ in self.fields.get(field, ())]
+        return [name for _, name, _ in self.fields.get(field, ())]
+
+    def values(self, field: str) -> Iterator[tuple[str, object]]:
+        """Name and value of every place of the field, best first; None where a JSON attribute lacks the key."""
+        for path, name, position in self.fields.get(field, ()):
+            value = self._attributes[position].value
+            yield name, self._inside(name, value, path) if path else plain(value)
 
     def _inside(self, name: str, value: Any, path: Path_) -> object:
         if name not in self._json:
@@ -91,10 +103,6 @@ class Found:
                 return None
             inner = inner.get(key)
         return inner
-
-
-def _rank(entry: tuple[int, Path_, str, Any]) -> int:
-    return entry[0]
 
 
 def _parsed(value: object) -> object:
@@ -142,31 +150,37 @@ class Dialects:
                 self._names.setdefault(name, []).append((field, rank, tuple(path.split(".")) if path else ()))
         for name in carried:
             self._names.setdefault(name, []).append(("written", 0, ()))
+        self._shapes: dict[tuple[str, ...], Shape] = {}
         self._extra = [alias.partition("#")[0] for aliases in (extra or {}).values() for alias in aliases]
 
     def add(self, field: str, names: Sequence[str]) -> None:
         """Read one more field, for example an opt-in label."""
         for rank, name in enumerate(names):
             self._names.setdefault(name, []).append((field, rank, ()))
+        self._shapes.clear()
 
-    def read(self, attributes: Iterable[Any]) -> Found:
-        """What the attributes of one span say, in one pass."""
-        found = Found()
-        names, fields, weak = self._names, found.fields, self._weak
-        for entry in attributes:
-            key = entry.key
-            targets = names.get(key)
-            if targets is None:
-                continue
-            value = entry.value
-            for field, rank, path in targets:
-                if field in fields:
-                    fields[field].append((rank, path, key, value))
-                else:
-                    fields[field] = [(rank, path, key, value)]
-                if key not in weak:
-                    found.strong.add(field)
-        return found
+    def read(self, attributes: Sequence[Any]) -> Found:
+        """What the attributes of one span say. Spans of one emitter have the same keys, so the search is done once for them."""
+        keys = tuple([entry.key for entry in attributes])
+        shape = self._shapes.get(keys)
+        if shape is None:
+            shape = self._shape(keys)
+            if len(keys) <= _WIDEST and sum(map(len, keys)) <= _LONGEST:
+                if len(self._shapes) >= _SHAPES:
+                    self._shapes.clear()
+                self._shapes[keys] = shape
+        return Found(attributes, shape)
+
+    def _shape(self, keys: Sequence[str]) -> Shape:
+        ranked: dict[str, list[tuple[int, Path_, str, int]]] = {}
+        strong: set[str] = set()
+        for position, key in enumerate(keys):
+            for field, rank, path in self._names.get(key, ()):
+                ranked.setdefault(field, []).append((rank, path, key, position))
+                if key not in self._weak:
+                    strong.add(field)
+        places = {field: [entry[1:] for entry in sorted(entries, key=itemgetter(0))] for field, entries in ranked.items()}
+        return places, frozenset(strong)
 
     def patterns(self) -> list[bytes]:
         """Byte patterns that mark every encoded span which may hold an LLM call; ordinary spans match none."""

@@ -11,6 +11,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import date
+from typing import NamedTuple
 
 from collector.processors.llm_cost.catalogue import Catalogue, Listed, canonical, priceable
 from collector.processors.llm_cost.dialects import data, matches
@@ -26,8 +27,7 @@ _PARTS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What names the price of one call: provider, models, server and tier as the span says them."""
 
     provider: str

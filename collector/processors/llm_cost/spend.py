@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 _MODELS, _HOURS = 500, 24 * 7
 
 
-@dataclass(slots=True, frozen=True)
-class Record:
+class Record(NamedTuple):
     """One counted call. `start` is wall time in seconds; `cost` is None when it has no price."""
 
     start: float

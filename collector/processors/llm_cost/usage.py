@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from collector.processors.llm_cost.dialects import Found, data, matches
 
@@ -17,10 +18,10 @@ LIMIT = 10**12
 
 def tokens(value: object) -> int | None:
     """A token count; None for what is none: booleans, NaN, infinities, negatives, beyond 10^12, empty or other text (R-405)."""
+    if type(value) is int:
+        return value if 0 <= value <= LIMIT else None
     number = _finite(value)
-    if number is None or number < 0 or number > LIMIT:
-        return None
-    return value if type(value) is int else round(number)
+    return None if number is None or number < 0 or number > LIMIT else round(number)
 
 
 def money(value: object) -> float | None:
@@ -84,8 +85,7 @@ class Usage:
         return self.known and self.total is None and not (set(self.bad) & {"input_tokens", "output_tokens"})
 
 
-@dataclass(slots=True, frozen=True)
-class Emitter:
+class Emitter(NamedTuple):
     """Who wrote the span: what the exclusive-input rules look at."""
 
     scope: str = ""
@@ -132,7 +132,9 @@ def read_usage(found: Found, emitter: Emitter, rules: list[dict[str, str]]) -> U
 
 def _was_written(found: Found, name: str) -> list[bool]:
     """One entry per name that is really there: a JSON attribute without the key says nothing, good or bad."""
-    return [True for _, path, key, value in found.fields[name] if not path or found._inside(key, value, path) is not None]
+    return [
+        True for path, (_, value) in zip(found.fields[name], found.values(name), strict=True) if not path[0] or value is not None
+    ]
 
 
 def _fill(usage: Usage, found: Found, given: int, fresh: int | None, total: int | None, exclusive: bool | None) -> None:
