@@ -14,7 +14,8 @@ ESCAPED = "escaped"
 """Wakes every type: what hides behind an escape cannot be told before it is decoded."""
 
 PATTERNS: dict[str, bytes] = {
-    "email": rb"@[\w\-\x80-\xff][\w\-.\x80-\xff][\w\-.\x80-\xff]",
+    # after the @ two to three characters of a host, as ASCII or as whole UTF-8 sequences: random ids hold lone @ and high bytes
+    "email": rb"@(?:\w(?:[\w\-.][\w\-.]|[\w\-.]?[\xc2-\xf4][\x80-\xbf])|[\xc2-\xf4][\x80-\xbf]{1,3}[\w\-.\xc2-\xf4])",
     "url": rb"://[^\s/]+@",
     "jwt": rb"eyJ[\w\-]{10}",
     "gcp": rb"AIza[\w\-]{35}",
