@@ -2,7 +2,7 @@
 # Everything `make e2e` needs besides the Python environment: Debian packages, the real backends, the other clients.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-declare -A package=([prometheus]=prometheus [promtool]=prometheus [amtool]=prometheus-alertmanager [node]=nodejs [npm]=npm)
+declare -A package=([prometheus]=prometheus [promtool]=prometheus [amtool]=prometheus-alertmanager [node]=nodejs [npm]=npm [chromium]=chromium)
 missing=()
 for command in "${!package[@]}"; do
   command -v "$command" >/dev/null || missing+=("${package[$command]}")
