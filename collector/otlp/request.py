@@ -1,8 +1,9 @@
 """From a request's bytes to a batch: everything is checked that full decoding would refuse, in bounded memory and short slices.
 
-Small bodies are decoded once: the cheapest complete check there is (0.6 us a span, 31 for a loop in Python). Nothing of the result
-is used but ids, times and status of spans, as heads. Bodies over FREE bytes are walked and decoded in runs of at most FREE bytes, cut at field borders: consecutive fields
-of a message are a message. Items with ids of a wrong length or over MAX_ITEM bytes are left out and counted as rejected.
+Small bodies are decoded once: the cheapest complete check there is (0.6 us a span, 31 for a loop in Python). Nothing of the
+result is used but ids, times and status of spans, as heads. Bodies over FREE bytes are walked and decoded in runs of at most
+FREE bytes, cut at field borders: consecutive fields of a message are a message. Items with ids of a wrong length or over
+MAX_ITEM bytes are left out and counted as rejected.
 """
 
 from __future__ import annotations
