@@ -2,7 +2,8 @@
 
 Shares of the limit L (memory_limiter, else 75 % of the cgroup limit, else 768 MiB): 75 MiB for the program itself, 48 MiB for
 decoding, 3/8 L for one large message, and of the rest half for requests in flight and half for queues. A watchdog on the
-resident size (`sample`) is the second line: above L - spike everything is refused until memory is back.
+resident size (`sample`) is the second line: above L - spike everything is refused until memory is back. A limit below what the
+program needs when idle would refuse everything for ever: then the line is drawn a little above that need (`settle`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ MIB = 1 << 20
 DEFAULT_LIMIT = 768 * MIB
 _BASE, _DECODE = 75 * MIB, 48 * MIB
 LARGEST_MESSAGE = 64 * MIB  # OTLP specification, Protocol Details: recommended limit
+_WORKING_ROOM = 24 * MIB  # what the first requests load and compile comes to less than that (measured)
+_LARGE_REQUEST = 8 * MIB
 REFUSAL = "data refused due to high memory usage"
 
 
@@ -51,7 +54,8 @@ class ByteBudget:
     def __init__(self, limit: int, spike: int) -> None:
         self.in_flight = 0
         self.resident = 0
-        self._pressed = False
+        self._pressed = self._trim_due = False
+        self._idle = 0
         self.configure(limit, spike)
 
     def configure(self, limit: int, spike: int) -> None:
@@ -76,6 +80,16 @@ class ByteBudget:
     def give(self, size: int) -> None:
         """Give reserved bytes back."""
         self.in_flight -= size
+        self._trim_due |= size > _LARGE_REQUEST
+
+    def settle(self, resident: int) -> None:
+        """Tell the resident size when the program is ready and idle."""
+        self._idle = resident
+
+    @property
+    def line(self) -> int:
+        """Resident bytes above which everything is refused."""
+        return max(self.limit - self.spike, self._idle + _WORKING_ROOM if self._idle else 0)
 
     def check(self) -> None:
         """Raises Refused while the process is larger than it may be."""
@@ -89,10 +103,10 @@ class ByteBudget:
     def sample(self, resident: int) -> None:
         """Tell the watchdog the resident size in bytes; call it every 100 ms."""
         self.resident = resident
-        pressed = resident > self.limit - self.spike
-        if pressed:
+        self._pressed = resident > self.line
+        if self._pressed or self._trim_due:
+            self._trim_due = False
             trim()
-        self._pressed = pressed
 
 
 def resident_bytes() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from collector.component import Exporter
 from collector.errors import Oversized, Permanent, Refused, Retryable, SendError, SidecarError, Undeliverable
@@ -52,6 +53,7 @@ class Destination:
         self._space = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._flushing = self._stopped = False
+        self._successor: Destination | None = None
         self.last_error = ""
         labels = ("exporter", "data_type")
         self._size = meters.gauge("otelcol_exporter_queue_size", "Fill level of the queue, in units of its sizer.", labels, cap=0)
@@ -96,6 +98,8 @@ class Destination:
         Without `give_up` an `auto` queue takes more than its room rather than lose what was acknowledged: the request was
         admitted, and room went to another one meanwhile. Returns what to await when this destination `waits`.
         """
+        if self._successor is not None:
+            return self._successor.put(payload, give_up=give_up)
         if self._stopped:
             return self._turned_away(payload, "shutdown")
         mode = self.settings.on_full
@@ -239,6 +243,37 @@ class Destination:
             self.flush()
             self._space.clear()
             await self._woken(self._space, left)
+
+    async def hand_over(self, successor: Destination, timeout: float) -> None:
+        """Give what waits to the destination that replaces this one; sends under way get `timeout` seconds to end."""
+        if self._runner is not None:
+            self._runner.cancel()
+            self._runner = None
+        self._successor = successor
+        self._give_waiting(successor)
+        if self._flying:
+            await asyncio.wait(list(self._flying), timeout=timeout)
+        flying = dict(self._flying)
+        for task in flying:
+            task.cancel()
+        if flying:
+            await asyncio.wait(flying, timeout=_LAST_MOMENT)
+        for record in flying.values():
+            if not record.decided:
+                self._give(record, successor)
+        self._give_waiting(successor)
+        await self.stop()
+
+    def _give_waiting(self, successor: Destination) -> None:
+        while (record := self.queue.pop_oldest()) is not None:
+            self._give(record, successor)
+        self._changed()  # a client that waits for room here has it now
+
+    def _give(self, record: Record, successor: Destination) -> None:
+        self.queue.leave(record)
+        record.decided = True
+        successor.queue.add(replace(record, decided=False))
+        successor._changed()
 
     async def stop(self) -> None:
         """End all sends; what is still here, or comes later, is dropped, counted as `shutdown`."""

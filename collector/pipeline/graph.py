@@ -131,12 +131,6 @@ class Pipeline:
         """Let go everything inside processors, except of those in `keep`."""
         self._queue(drain=True, keep=keep)
 
-    def refresh(self) -> None:
-        """Bring the gauges of all destinations up to date before they are read."""
-        held = self.chain.held()
-        for destination in self.destinations:
-            destination.refresh(self.signal, held)
-
     def _queue(self, *, drain: bool, keep: Collection[Processor] = ()) -> None:
         born = self._clock()
         with self._working():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import traceback
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from collector.component import Component, Exporter, Extension, Processor, Receiver, Settings
 from collector.config.load import Declared, PipelineSpec, Resolved
+from collector.errors import SidecarError
 from collector.model import Signal
 from collector.pipeline.chain import Chain
 from collector.pipeline.destination import Destination
@@ -16,6 +20,21 @@ from collector.pipeline.graph import Intake, Pipeline
 from collector.service.host import ServiceHost
 
 Kind = TypeVar("Kind", bound=Component)
+
+
+@contextmanager
+def naming(name: str, kind: str, step: str) -> Iterator[None]:
+    """Give an error inside the component's name. Raises SidecarError; the text of a bug may hold secrets and is left out."""
+    try:
+        yield
+    except SidecarError:
+        raise
+    except OSError as error:
+        raise SidecarError(f'failed to {step} "{name}" {kind}: {error.strerror or error}') from error
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}"
+        raise SidecarError(f'failed to {step} "{name}" {kind}: {type(error).__name__} at {where}') from error
 
 
 class Bookings:
@@ -51,13 +70,30 @@ class Graph:
 
     def queued(self) -> list[tuple[Signal, str, int]]:
         """(signal, exporter, items) inside queues and processors."""
-        rows = [
-            (signal, name, count) for name, d in self.destinations.items() for signal, count in d.queue.items.items() if count
-        ]
+        return self._inside(set())
+
+    def leftovers(self, leaving: Iterable[Graph]) -> list[tuple[Signal, str, int]]:
+        """The same of what earlier configurations have not yet got rid of."""
+        seen: set[object] = {*self.destinations.values(), *self.processors.values()}
+        return [row for old in leaving for row in old._inside(seen)]
+
+    def _inside(self, seen: set[object]) -> list[tuple[Signal, str, int]]:
+        queues = [d for d in self.destinations.values() if d not in seen]
+        rows = [(signal, d.name, count) for d in queues for signal, count in d.queue.items.items() if count]
         for pipeline in self.pipelines.values():
-            held = pipeline.chain.held()
+            held = sum(processor.held() for processor in pipeline.chain.processors if processor not in seen)
             rows += [(pipeline.signal, d.name, held) for d in pipeline.destinations if held]
+        seen.update(queues, self.processors.values())
         return rows
+
+    def refresh(self) -> None:
+        """Bring the gauges of all destinations up to date before they are read."""
+        held: dict[tuple[str, Signal], int] = defaultdict(int)
+        for pipeline in self.pipelines.values():
+            for destination in pipeline.destinations:
+                held[destination.name, pipeline.signal] += pipeline.chain.held()
+        for (name, signal), count in held.items():
+            self.destinations[name].refresh(signal, count)
 
     def describe(self) -> dict[str, Any]:
         """Pipelines as lists of ids in the order they run, for /status."""
@@ -110,7 +146,9 @@ class Builder:
 
     def _make(self, entry: Declared, drop: Bookings) -> Component:
         log = logging.getLogger(f"collector.{entry.kind}.{entry.id}")
-        return entry.cls(entry.config, Settings(entry.id, self._host.meters, log, self._host, drop))
+        with naming(entry.id, entry.kind, "build"):
+            made: Component = entry.cls(entry.config, Settings(entry.id, self._host.meters, log, self._host, drop))
+        return made
 
     def _destination(self, name: str, exporter: Exporter, share: int) -> Destination:
         if self._previous is not None and self._previous.exporters.get(name) is exporter:
@@ -138,13 +176,18 @@ class Builder:
         key = ("" if cast("type[Processor]", entry.cls).shared else spec.id, name)
         if key not in graph.processors:
             old = self._previous.processors.get(key) if self._previous else None
-            if old is not None and _same(old, entry):
+            if old is not None and _same(old, entry) and (not key[0] or self._same_ends(spec)):
                 graph.processors[key] = old
                 graph.bookings[key] = Bookings()
             else:
                 graph.bookings[key] = Bookings()
                 graph.processors[key] = cast("Processor", self._make(entry, graph.bookings[key]))
         return graph.processors[key]
+
+    def _same_ends(self, spec: PipelineSpec) -> bool:
+        """Whether the pipeline leads where it led: what a processor holds was accepted for those exporters, and no others."""
+        before = self._previous.pipelines.get(spec.id) if self._previous else None
+        return before is not None and {d.name for d in before.destinations} == set(spec.exporters)
 
     def _intakes(self, receiver: str) -> None:
         for signal in Signal:
@@ -170,7 +213,9 @@ def adopt(graph: Graph, previous: Graph) -> None:
             graph.bookings[key] = old
     for key, intake in list(graph.intakes.items()):
         name = key[0]
-        if previous.receivers.get(name) is graph.receivers[name] and key in previous.intakes:
+        if previous.receivers.get(name) is not graph.receivers[name]:
+            continue
+        if set(graph.accepts(name)) == set(previous.accepts(name)):  # else it was started again, with the new intakes
             kept = previous.intakes[key]
             kept.pipelines = intake.pipelines
             graph.intakes[key] = kept

@@ -41,6 +41,7 @@ class ServiceHost:
         self.ledger = Ledger(self.meters)
         self.log = logging.getLogger("collector.service")
         self.graph: Graph | None = None
+        self.leaving: list[Graph] = []
         self.digest = ""
         self.reload_error = ""
         self.without_type_suffix = False
@@ -88,7 +89,7 @@ class ServiceHost:
 
     def queued(self) -> list[tuple[Signal, str, int]]:
         """(signal, exporter, items) inside queues and processors at this moment."""
-        return self.graph.queued() if self.graph else []
+        return [*self.graph.queued(), *self.graph.leftovers(reversed(self.leaving))] if self.graph else []
 
     def exposition(self, accept: str, *, own: bool) -> tuple[bytes, str]:
         """Metrics text and its content type: `own` = everything for port 8888, else the derived families only."""
@@ -99,6 +100,6 @@ class ServiceHost:
 
     def refresh(self) -> None:
         """Bring all gauges up to date before they are read."""
-        for pipeline in self.graph.pipelines.values() if self.graph else ():
-            pipeline.refresh()
+        if self.graph is not None:
+            self.graph.refresh()
         self.meters.gauge("collector_memory_limit_bytes", "Memory limit of the process.").set(self.budget.limit)

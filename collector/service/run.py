@@ -10,22 +10,25 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from collector.catalog import Catalog
-from collector.component import Extension, Receiver
 from collector.config.load import Loaded, Resolved, config_error, load
 from collector.config.telemetry import Logs
 from collector.errors import ConfigError, SidecarError
-from collector.pipeline.admission import cgroup_limit, limits, resident_bytes
+from collector.pipeline.admission import cgroup_limit, limits, resident_bytes, trim
 from collector.pipeline.graph import Intake
 from collector.service.banner import banner
-from collector.service.graph import Builder, Graph, adopt
+from collector.service.graph import Builder, Graph, naming
 from collector.service.host import ServiceHost
 from collector.service.logs import OwnLog
+from collector.service.swap import LAST_MOMENT, Swap, release, start_each, stop_each
+
+if TYPE_CHECKING:
+    from collector.service.telemetry import SelfMetrics
 
 EX_CONFIG = 78
 TICK = 0.1
@@ -103,9 +106,10 @@ class Service:
         self.host.reload = self.request_reload
         self.own_log: OwnLog | None = None
         self._log = logging.getLogger("collector.service")
-        self._telemetry: Any = None
+        self._telemetry: SelfMetrics | None = None
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
         self._again = False
         self._reload_ok = self.host.meters.gauge("config_last_reload_successful", "1 when the last load worked, else 0.")
         self._info = self.host.meters.gauge("config_info", "The configuration in force.", ("hash",))
@@ -130,6 +134,8 @@ class Service:
             self._info.set(0, self.host.digest)
         self.host.digest = resolved.digest
         self._info.set(1, resolved.digest)
+        place = resolved.telemetry.self_metrics()
+        self.host.without_type_suffix = place is not None and place.without_type_suffix
         self._reload_ok.set(1)
         self.host.reload_error = ""
 
@@ -145,49 +151,74 @@ class Service:
     async def run(self, resolved: Resolved) -> int:
         """Start, work until a signal, drain; returns the exit code."""
         self._signals()
-        try:
-            await self._start(resolved)
-        except (SidecarError, OSError) as error:
-            self.host.enter("failed")
-            self._log.critical("cannot start", extra={"error": str(error)})
+        starting = asyncio.create_task(self._start(resolved))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting}, timeout=LAST_MOMENT)
             await self._stop()
+            return 0
+        if (error := starting.exception()) is not None:
+            self.host.enter("failed")
+            self._log.critical("cannot start", extra={"error": _said(error)})
+            await self._stop()
+            stopping.cancel()
             return 1
-        self.host.enter("running")
-        gc.collect()
-        gc.freeze()
-        self._log.info("ready", extra={"config_hash": resolved.digest, "pid": os.getpid()})
+        self._ready(resolved)
         ticking = asyncio.create_task(self._tick())
-        await self._stopping.wait()
-        ticking.cancel()
+        warming = asyncio.create_task(self._warm(self.host.graph))
+        await stopping
         await self._drain()
+        ticking.cancel()
+        warming.cancel()
         await self._stop()
         return 0
+
+    def _ready(self, resolved: Resolved) -> None:
+        self.host.enter("running")
+        self.host.budget.settle(resident_bytes())
+        self._log.info("ready", extra={"config_hash": resolved.digest, "pid": os.getpid()})
+        if self._again:
+            self._again = False
+            self.request_reload()
 
     async def _start(self, resolved: Resolved) -> None:
         self._apply(resolved)
         graph = self.host.graph = Builder(resolved, self.host, None).build()
         self._clean_own_log(graph)
-        await self._self_metrics(resolved)
+        self._telemetry = await self._self_metrics(resolved)
         await start_each(graph.extensions.items(), "extension", lambda e: e.start())
         await start_each(graph.exporters.items(), "exporter", lambda e: e.start())
         for destination in graph.destinations.values():
             destination.start()
         await start_each(graph.receivers.items(), "receiver", lambda r: r.start(graph.accepts(r.settings.id)))
 
-    async def _self_metrics(self, resolved: Resolved) -> None:
+    async def _self_metrics(self, resolved: Resolved) -> SelfMetrics | None:
+        """The page of own metrics, listening; the present one when its address stays."""
         from collector.service.telemetry import SelfMetrics
 
         place = resolved.telemetry.self_metrics()
-        self.host.without_type_suffix = place is not None and place.without_type_suffix
-        wanted = (place.host, place.port) if place is not None else None
-        if self._telemetry is not None and (self._telemetry.host, self._telemetry.port) == wanted:
-            return
-        old, self._telemetry = self._telemetry, None
-        if old is not None:
-            await old.stop()
-        if place is not None:
-            self._telemetry = SelfMetrics(self.host, place.host, place.port)
-            await self._telemetry.start()
+        if place is None:
+            return None
+        if self._telemetry is not None and (self._telemetry.host, self._telemetry.port) == (place.host, place.port):
+            return self._telemetry
+        page = SelfMetrics(self.host, place.host, place.port)
+        with naming("own metrics", "page", "start"):
+            await page.start()
+        return page
+
+    async def _warm(self, graph: Graph | None) -> None:
+        """Compile patterns and load prices beside the loop, then give back the memory that this and the start needed."""
+        for processor in list(graph.processors.values()) if graph else ():
+            try:
+                await asyncio.to_thread(processor.warm)
+            except Exception as error:
+                extra = {"processor": processor.settings.id, "error": type(error).__name__}
+                self._log.error("processor not ready for its first batch", extra=extra)
+        gc.collect()
+        gc.freeze()
+        trim()
 
     def _signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -203,49 +234,75 @@ class Service:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            self.host.budget.sample(resident_bytes())
+            self._safely(lambda: self.host.budget.sample(resident_bytes()))
             for pipeline in list(self.host.graph.pipelines.values()) if self.host.graph else ():
-                pipeline.tick()
+                self._safely(pipeline.tick)
                 await asyncio.sleep(0)
 
+    def _safely(self, step: Callable[[], None]) -> None:
+        # Without ticks nothing held would ever be let go and memory never be watched: no error may end them.
+        try:
+            step()
+        except Exception as error:
+            self._log.error("tick failed", extra={"error": type(error).__name__})
+
     async def _drain(self) -> None:
-        host, graph = self.host, self.host.graph
-        assert graph is not None
+        """Take the last flush, decide what is held, send. Deadlines are seconds of the loop's clock."""
+        host, now = self.host, asyncio.get_running_loop().time
         host.enter("draining")
-        now = asyncio.get_running_loop().time
-        started = now()
-        deadline = started + self._options.drain_timeout
+        started, patience = now(), self._options.drain_timeout
+        deadline = started + patience
         self._log.info("draining", extra={"queued": _sum(host)})
-        await quiet(list(graph.intakes.values()), started, started + self._options.drain_timeout / 2)
-        await stop_each(graph.receivers.values())
+        await self._settle_reload(patience / 4)
+        graph = host.graph
+        assert graph is not None
+        graphs = [*host.leaving, graph]
+        destinations = {d: None for g in graphs for d in g.destinations.values()}
+        for destination in destinations:
+            destination.flush()
+        await quiet(list(graph.intakes.values()), started, started + patience / 2)
+        closing = asyncio.create_task(stop_each(graph.receivers.values()))
+        await asyncio.wait({closing}, timeout=max(deadline - now(), 0) / 2)  # a slow client must not take all of the time
+        for leaving in host.leaving:
+            release(leaving, graph)
         for pipeline in graph.pipelines.values():
             pipeline.drain()
-        draining = asyncio.gather(*(d.drain(deadline - now()) for d in graph.destinations.values()))
+        draining = asyncio.gather(*(d.drain(deadline - now()) for d in destinations))
         while not draining.done():
             done, _ = await asyncio.wait([draining], timeout=1.0)
             if not done:
-                left = f"{deadline - now():.0f} s of {self._options.drain_timeout:g} left"
+                left = f"{deadline - now():.0f} s of {patience:g} left"
                 self._log.info("draining", extra={"queued": _sum(host), "time": left})
-        for destination in graph.destinations.values():
-            await destination.stop()
+        await asyncio.gather(*(destination.stop() for destination in destinations))
         self._log.info("drained", extra={"seconds": round(now() - started, 1)})
+
+    async def _settle_reload(self, patience: float) -> None:
+        """Let a reload that has begun come to its end, so that there is one graph to drain."""
+        if self._reloading is not None and not self._reloading.done():
+            await asyncio.wait({self._reloading}, timeout=patience)
+        for task in self._retiring:
+            task.cancel()
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=LAST_MOMENT)
 
     async def _stop(self) -> None:
         graph = self.host.graph
-        if graph is not None:
-            await stop_each(graph.receivers.values())
-            for destination in graph.destinations.values():
-                await destination.stop()
-            await stop_each(graph.exporters.values())
-            await stop_each(graph.extensions.values())
+        graphs = [*self.host.leaving, graph] if graph is not None else []
+        for each in graphs:
+            await stop_each(each.receivers.values(), LAST_MOMENT)
+        for destination in [d for each in graphs for d in each.destinations.values()]:
+            await destination.stop()
+        for each in graphs:
+            await stop_each(each.exporters.values(), LAST_MOMENT)
+            await stop_each(each.extensions.values(), LAST_MOMENT)
         if self._telemetry is not None:
-            await self._telemetry.stop()
+            await stop_each([self._telemetry], LAST_MOMENT)
 
     # ---- reload ---------------------------------------------------------------------------------------------------
 
     def request_reload(self) -> None:
-        """Load the configuration again; requests that come meanwhile merge into one more."""
-        if self._reloading is not None and not self._reloading.done():
+        """Load the configuration again; requests that come meanwhile, or during the start, merge into one more."""
+        if self.host.state() == "starting" or (self._reloading is not None and not self._reloading.done()):
             self._again = True
         elif not self._stopping.is_set():
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
@@ -254,67 +311,44 @@ class Service:
         try:
             loaded = await asyncio.to_thread(self.load)
             assert loaded.resolved is not None
+            if self._stopping.is_set():
+                return
             await self._swap(loaded.resolved)
         except Exception as error:
-            text = str(error) if isinstance(error, SidecarError | OSError) else type(error).__name__
-            self.host.reload_error = text
+            self.host.reload_error = _said(error)
             self._reload_ok.set(0)
-            self._log.error("reload failed: the old configuration stays", extra={"error": text})
+            self._log.error("reload failed: the old configuration stays", extra={"error": _said(error)})
         else:
             self._log.info("reloaded", extra={"config_hash": self.host.digest})
-        if self._again:
+        if self._again and not self._stopping.is_set():
             self._again = False
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
     async def _swap(self, resolved: Resolved) -> None:
         old = self.host.graph
         assert old is not None
-        graph = Builder(resolved, self.host, old).build()
-        fresh = {
-            kind: {name: c for name, c in getattr(graph, kind).items() if getattr(old, kind).get(name) is not c}
-            for kind in ("exporters", "extensions", "receivers")
-        }
-        gone = {
-            kind: {name: c for name, c in getattr(old, kind).items() if getattr(graph, kind).get(name) is not c}
-            for kind in ("exporters", "extensions", "receivers")
-        }
-        await start_each(fresh["exporters"].items(), "exporter", lambda e: e.start())
-        await self._move_listeners(graph, old, fresh, gone)
-        for name in fresh["exporters"]:
-            graph.destinations[name].start()
-        adopt(graph, old)
-        self.host.graph = graph
-        self._clean_own_log(graph)
-        self._apply(resolved)
-        await self._self_metrics(resolved)
-        await self._retire(graph, old, gone["exporters"])
-
-    async def _move_listeners(self, graph: Graph, old: Graph, fresh: dict[str, Any], gone: dict[str, Any]) -> None:
-        """Stop listeners that change and start their successors; on failure the old ones listen again."""
-        kept = [name for name, r in graph.receivers.items() if old.receivers.get(name) is r]
-        moved = {name: graph.receivers[name] for name in kept if set(graph.accepts(name)) != set(old.accepts(name))}
-        leaving: dict[str, Receiver | Extension] = {**gone["receivers"], **gone["extensions"], **moved}
-        await stop_each(leaving.values())
+        swap = Swap(self.host, old, Builder(resolved, self.host, old).build(), self._options.drain_timeout)
+        await self._warm(swap.new)
+        before, page = self._telemetry, await self._self_metrics(resolved)
         try:
-            await start_each(fresh["extensions"].items(), "extension", lambda e: e.start())
-            for receivers in (fresh["receivers"], moved):
-                await start_each(receivers.items(), "receiver", lambda r: r.start(graph.accepts(r.settings.id)))
-        except Exception:
-            await stop_each([*fresh["receivers"].values(), *moved.values(), *fresh["extensions"].values()])
-            await stop_each(fresh["exporters"].values())
-            await start_each(gone["extensions"].items(), "extension", lambda e: e.start())
-            for receivers in (gone["receivers"], moved):
-                await start_each(receivers.items(), "receiver", lambda r: r.start(old.accepts(r.settings.id)))
+            await swap.start()
+        except BaseException:
+            if page is not None and page is not before:
+                await page.stop()
             raise
+        swap.commit()
+        self._telemetry = page
+        self._apply(resolved)
+        self._clean_own_log(swap.new)
+        retiring = asyncio.create_task(swap.retire())
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        if before is not None and before is not page:
+            await before.stop()
 
-    async def _retire(self, graph: Graph, old: Graph, exporters: dict[str, Any]) -> None:
-        """Empty what is no longer used: processors into the old chain, queues into their backends."""
-        for pipeline in old.pipelines.values():
-            pipeline.drain(keep=tuple(graph.processors.values()))
-        for name, exporter in exporters.items():
-            await old.destinations[name].drain(self._options.drain_timeout)
-            await old.destinations[name].stop()
-            await exporter.stop()
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, SidecarError | OSError) else type(error).__name__
 
 
 async def quiet(intakes: list[Intake], since: float, until: float) -> None:
@@ -329,22 +363,3 @@ async def quiet(intakes: list[Intake], since: float, until: float) -> None:
 
 def _sum(host: ServiceHost) -> int:
     return sum(count for _, _, count in host.queued())
-
-
-async def start_each(components: Iterable[tuple[str, Any]], kind: str, start: Callable[[Any], Awaitable[None]]) -> None:
-    """Start components in order. Raises SidecarError with the component's name."""
-    for name, component in components:
-        try:
-            await start(component)
-        except SidecarError:
-            raise
-        except OSError as error:
-            raise SidecarError(f'failed to start "{name}" {kind}: {error.strerror or error}') from error
-
-
-async def stop_each(components: Iterable[Any]) -> None:
-    """Stop components at the same time; a failure of one does not keep the others."""
-    results = await asyncio.gather(*(component.stop() for component in components), return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            logging.getLogger("collector.service").error("stop failed", extra={"error": type(result).__name__})

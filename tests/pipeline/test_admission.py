@@ -63,3 +63,28 @@ def test_the_container_limit_is_read_from_either_cgroup_version(tmp_path):
 def test_the_resident_size_is_that_of_this_process():
     trim()
     assert 10 * MIB < resident_bytes() < 4096 * MIB
+
+
+def test_a_limit_below_the_need_of_the_program_itself_does_not_refuse_for_ever():
+    """R-111."""
+    limit, spike = limits(cgroup=128 * MIB)
+    budget = ByteBudget(limit, spike)
+    budget.settle(90 * MIB)
+    budget.sample(95 * MIB)
+    with budget.hold(64 << 10):
+        pass
+    budget.sample(120 * MIB)
+    with pytest.raises(Refused):
+        budget.check()
+
+
+def test_memory_is_given_back_to_the_system_after_a_large_request(monkeypatch):
+    calls = []
+    monkeypatch.setattr("collector.pipeline.admission.trim", lambda: calls.append(1))
+    budget = ByteBudget(400 * MIB, 80 * MIB)
+    for size in (1 * MIB, 20 * MIB):
+        with budget.hold(size):
+            pass
+        budget.sample(100 * MIB)
+        budget.sample(100 * MIB)
+    assert len(calls) == 1

@@ -118,7 +118,7 @@ async def test_dropped_and_held_items_are_booked_for_every_destination():
     pipeline = books.pipeline(*outs, processors=(Halving, Holding))
     await Intake([pipeline])(spans(10))
     assert books.terms("a") == books.terms("b") == {"accepted": 10, "dropped_sampled": 5, "queued": 5}
-    pipeline.refresh()
+    outs[0].refresh(Signal.TRACES, pipeline.chain.held())
     assert books.meters.gauge("collector_queued_items", "", ("signal", "exporter")).value("traces", "a") == 5
     await finish(books)
     assert books.terms("b") == {"accepted": 10, "dropped_sampled": 5, "delivered": 5}

@@ -4,6 +4,8 @@ Example:
     {}
 """
 
+import asyncio
+
 from collector.component import Exporter
 from collector.errors import Retryable
 from collector.fields import Push
@@ -16,6 +18,10 @@ class SinkConfig(Push):
     """Answer every send with a retryable error."""
     mark: int = 0
     """Any number."""
+    fail: bool = False
+    """Fail to start with an error nobody foresaw."""
+    hang: str = ""
+    """What never ends: `start` or `stop`."""
 
 
 class Sink(Exporter):
@@ -23,8 +29,15 @@ class Sink(Exporter):
     items = 0
     stopped = False
 
+    made = []
+
     async def start(self):
         self.stopped = False
+        self.made.append(self)
+        if self.config.hang == "start":
+            await asyncio.Event().wait()
+        if self.config.fail:
+            raise RuntimeError("secret")
 
     async def send(self, payload):
         if self.config.down:
@@ -34,3 +47,5 @@ class Sink(Exporter):
 
     async def stop(self):
         self.stopped = True
+        if self.config.hang == "stop":
+            await asyncio.Event().wait()

@@ -1,0 +1,293 @@
+"""service.swap and service.run: reload, drain and start while other things happen; the books are exact at every moment."""
+
+import asyncio
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from collector.errors import Refused
+from collector.model import Signal
+from collector.service import run as running
+from collector.service import swap as swapping
+from tests.service.test_run import BASE, Sidecar
+from tests.support import batch, eventually, free_port, span, traces
+
+TWO = """
+receivers: {feeder: {}}
+processors: {holder: {}}
+exporters:
+  sink: {sending_queue: {batch: {flush_timeout: 1ms}}}
+  sink/b: {sending_queue: {batch: {flush_timeout: 1ms}}}
+  sink/c: {sending_queue: {batch: {flush_timeout: 1ms}}}
+service:
+  telemetry: {metrics: {level: none}}
+  pipelines: {traces: {receivers: [feeder], processors: [], exporters: [sink, sink/b]}}
+"""
+
+
+@pytest.fixture
+async def sidecar(tmp_path):
+    made = Sidecar(tmp_path)
+    yield made
+    if not made.task.done():
+        await made.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(running, "QUIET", 0.05)
+    monkeypatch.setattr(running, "TICK", 0.01)
+    monkeypatch.setattr(running, "LAST_MOMENT", 0.2)
+    monkeypatch.setattr(swapping, "LAST_MOMENT", 0.2)
+
+
+def books(sidecar):
+    """Every row, none of which may be off."""
+    shown = sidecar.service.host.status()["accounting"].get("traces", {})
+    assert all(row["balance"] == 0 for row in shown.values()), shown
+    return shown
+
+
+async def test_an_error_in_one_tick_ends_none_of_the_next(sidecar, monkeypatch):
+    calls = []
+
+    def sized():
+        calls.append(1)
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(running, "resident_bytes", lambda: 1)
+    await sidecar.start()
+    monkeypatch.setattr(running, "resident_bytes", sized)
+    await eventually(lambda: len(calls) > 3)
+    monkeypatch.setattr(sidecar.graph.pipelines["traces"], "tick", lambda: calls.append(2) or 1 / 0)
+    await eventually(lambda: calls.count(2) > 3)
+
+
+async def test_a_receiver_that_was_started_again_follows_the_next_reload_too(sidecar):
+    await sidecar.start()
+    logs = "pipelines: {logs: {receivers: [feeder], exporters: [sink]}, "
+    await sidecar.reload(BASE.replace("pipelines: {", logs))
+    await sidecar.reload(BASE.replace("pipelines: {", logs).replace("processors: [batch]", "processors: []"))
+    given = sidecar.graph.receivers["feeder"].accept[Signal.TRACES]
+    assert given.pipelines == (sidecar.graph.pipelines["traces"],)
+    assert sidecar.graph.intakes["feeder", Signal.TRACES] is given
+    await sidecar.feed(2)
+    await eventually(lambda: sidecar.terms().get("delivered") == 2)
+
+
+async def test_an_exporter_that_fails_to_start_leaves_nothing_new_behind(sidecar, caplog):
+    await sidecar.start()
+    before, sinks = sidecar.graph, type(sidecar.graph.exporters["sink"]).made
+    known = len(sinks)
+    text = TWO.replace("sink/b: {", "sink/b: {fail: true, ").replace("sink: {", "sink: {mark: 5, ")
+    await sidecar.reload(text)
+    assert sidecar.graph is before
+    assert [sink.stopped for sink in sinks[known:]] == [True, True]
+    error = sidecar.service.host.reload_error
+    assert 'failed to start "sink/b" exporter: RuntimeError at sink.py' in error
+    assert "secret" not in error + caplog.text
+    await sidecar.feed(1)
+    await eventually(lambda: sidecar.terms().get("delivered") == 1)
+
+
+async def test_a_metrics_address_that_is_taken_leaves_everything_as_it_was(sidecar):
+    await sidecar.start()
+    before, digest = sidecar.graph, sidecar.service.host.digest
+    server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    reader = f"readers: [{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {port}}}}}}}}}]"
+    await sidecar.reload(BASE.replace("level: none", reader).replace("{sink: {", "{sink: {mark: 1, "))
+    assert (sidecar.graph, sidecar.service.host.digest) == (before, digest)
+    assert "own metrics" in sidecar.service.host.reload_error
+    assert not before.exporters["sink"].stopped
+    server.close()
+    await server.wait_closed()
+
+
+async def test_the_metrics_address_moves_on_a_reload(sidecar):
+    def text(port):
+        return BASE.replace(
+            "level: none", f"readers: [{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {port}}}}}}}}}]"
+        )
+
+    first, second = free_port(), free_port()
+    await sidecar.start(text(first))
+    await sidecar.reload(text(second))
+    _, writer = await asyncio.open_connection("127.0.0.1", second)
+    writer.close()
+    await writer.wait_closed()
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", first)
+    await sidecar.reload(BASE)
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", second)
+
+
+async def test_the_queue_of_a_changed_exporter_is_handed_over(sidecar):
+    """R-113."""
+    await sidecar.start(BASE.replace("{sink: {", "{sink: {down: true, "))
+    await sidecar.feed(7)
+    await eventually(lambda: sidecar.graph.destinations["sink"].last_error)
+    await sidecar.reload(BASE.replace("{sink: {", "{sink: {mark: 1, retry_on_failure: {initial_interval: 1ms}, "))
+    books(sidecar)
+    await eventually(lambda: books(sidecar)["sink"].get("delivered") == 7)
+    assert sidecar.graph.exporters["sink"].items == 7
+    await eventually(lambda: not sidecar.service.host.leaving)
+
+
+async def test_the_queue_of_a_removed_exporter_stays_in_the_books_until_it_is_dropped(sidecar):
+    await sidecar.start(TWO.replace("sink/b: {", "sink/b: {down: true, "), drain=0.3)
+    await sidecar.feed(5)
+    await sidecar.reload(TWO.replace("[sink, sink/b]", "[sink]"))
+    assert books(sidecar)["sink/b"]["queued"] == 5
+    await eventually(lambda: not sidecar.service.host.leaving)
+    row = books(sidecar)["sink/b"]
+    assert (row["queued"], row["dropped_shutdown"]) == (0, 5)
+
+
+async def test_a_request_that_waits_for_room_ends_on_the_configuration_it_began_on(sidecar):
+    queue = "sending_queue: {queue_size: 1, num_consumers: 1, block_on_overflow: true, batch: {flush_timeout: 1ms}}"
+    old = BASE.replace("sending_queue: {batch: {flush_timeout: 1ms}}", f"down: true, {queue}")
+    await sidecar.start(old, drain=0.3)
+    await sidecar.feed(1)
+    waiting = asyncio.create_task(sidecar.feed(2))
+    await asyncio.sleep(0)
+    await sidecar.reload(BASE.replace("{sink: {", "{sink: {mark: 1, retry_on_failure: {initial_interval: 1ms}, "))
+    books(sidecar)
+    await asyncio.gather(waiting, return_exceptions=True)
+    await eventually(lambda: not sidecar.service.host.leaving)
+    await eventually(lambda: books(sidecar)["sink"]["queued"] == 0)
+    row = books(sidecar)["sink"]
+    assert row["delivered"] == row["accepted"] >= 1
+
+
+async def test_what_a_kept_processor_holds_goes_where_it_was_accepted_for(sidecar):
+    text = TWO.replace("processors: []", "processors: [holder]")
+    await sidecar.start(text)
+    await sidecar.feed(4)
+    await sidecar.reload(text.replace("[sink, sink/b]", "[sink, sink/c]"))
+    await sidecar.feed(2)
+    assert books(sidecar)["sink/c"]["queued"] == 2
+    await sidecar.stop()
+    shown = books(sidecar)
+    assert {name: row["delivered"] for name, row in shown.items()} == {"sink": 6, "sink/b": 4, "sink/c": 2}
+
+
+async def test_what_is_held_stays_held_where_nothing_behind_it_changes(sidecar):
+    text = TWO.replace("processors: []", "processors: [holder]")
+    await sidecar.start(text)
+    await sidecar.feed(4)
+    await sidecar.reload(text.replace("sink/b: {", "sink/b: {mark: 1, "))
+    assert books(sidecar)["sink"]["queued"] == 4
+    assert sidecar.graph.pipelines["traces"].chain.held() == 4
+
+
+async def test_a_signal_to_reload_that_comes_during_the_start_waits_for_its_end(sidecar):
+    sidecar.file.write_text(BASE)
+    await sidecar.start(BASE)
+    host = sidecar.service.host
+    host.enter("starting")
+    sidecar.file.write_text(BASE.replace("1ms", "2ms"))
+    sidecar.service.request_reload()
+    assert sidecar.service._reloading is None
+    sidecar.service._ready(sidecar.graph.resolved)
+    await sidecar.service._reloading
+    assert sidecar.graph.exporters["sink"].config.sending_queue.batch.flush_timeout == 0.002
+
+
+async def test_a_signal_ends_a_start_that_hangs(sidecar):
+    sidecar.file.write_text(BASE.replace("{sink: {", "{sink: {hang: start, "))
+    service = sidecar.service = running.Service(
+        running.RunOptions(sources=(str(sidecar.file),), components=(Path(__file__).parent / "components",))
+    )
+    sidecar.task = asyncio.create_task(service.run(service.load().resolved))
+    await eventually(lambda: service.host.graph is not None)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(sidecar.task, 5) == 0
+    assert service.host.graph.exporters["sink"].stopped
+
+
+async def test_an_error_nobody_foresaw_ends_the_start_with_the_components_name(sidecar, caplog):
+    await sidecar.start(BASE.replace("{sink: {", "{sink: {fail: true, "))
+    assert await sidecar.task == 1
+    assert 'failed to start "sink" exporter: RuntimeError' in " ".join(getattr(r, "error", "") for r in caplog.records)
+    assert sidecar.graph.exporters["sink"].stopped
+
+
+async def test_an_exporter_that_hangs_at_the_end_does_not_keep_the_process(sidecar):
+    await sidecar.start(BASE.replace("{sink: {", "{sink: {hang: stop, "))
+    await sidecar.feed(1)
+    assert await asyncio.wait_for(sidecar.stop(), 5) == 0
+    assert books(sidecar)["sink"]["delivered"] == 1
+
+
+async def test_a_signal_during_a_reload_drains_everything(sidecar):
+    await sidecar.start(TWO, drain=3)
+    await sidecar.feed(3)
+    sidecar.file.write_text(TWO.replace("sink: {", "sink: {mark: 1, ").replace("feeder: {}", "feeder: {mark: 1}"))
+    sidecar.service.request_reload()
+    await asyncio.sleep(0)
+    assert await sidecar.stop() == 0
+    shown = books(sidecar)
+    assert shown["sink"]["delivered"] == shown["sink/b"]["delivered"] == 3
+
+
+async def test_a_receiver_that_is_slow_to_close_does_not_take_the_time_to_send(sidecar):
+    text = TWO.replace("processors: []", "processors: [holder]")
+    await sidecar.start(text, drain=1)
+    await sidecar.feed(3)
+    feeder = sidecar.graph.receivers["feeder"]
+    closed = asyncio.Event()
+    feeder.stop = closed.wait
+    assert await sidecar.stop() == 0
+    assert books(sidecar)["sink"]["delivered"] == 3
+    closed.set()
+
+
+async def test_ticks_go_on_while_draining(sidecar):
+    await sidecar.start(drain=5)
+    ticks = []
+    sidecar.graph.pipelines["traces"].tick = lambda: ticks.append(sidecar.service.host.state())
+    sidecar.service._signalled()
+    await eventually(lambda: "draining" in ticks or sidecar.task.done())
+    assert "draining" in ticks
+    assert await sidecar.task == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_nothing_is_lost_over_many_reloads_under_load(sidecar, seed):
+    """R-103."""
+    chance, sent = random.Random(seed), 0
+    await sidecar.start(TWO, drain=2)
+
+    async def load():
+        nonlocal sent
+        while True:
+            count = chance.randint(1, 4)
+            try:
+                await sidecar.graph.receivers["feeder"].accept[Signal.TRACES](batch(traces(*(span() for _ in range(count)))))
+                sent += count
+            except Refused:
+                pass
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(load())
+    for number in range(12):
+        text = TWO.replace("sink/b: {", f"sink/b: {{mark: {chance.randint(0, 1)}, ")
+        text = text.replace("feeder: {}", f"feeder: {{mark: {chance.randint(0, 1)}}}")
+        text = text.replace("[sink, sink/b]", chance.choice(["[sink, sink/b]", "[sink/b, sink/c, sink]", "[sink]"]))
+        text = text.replace("processors: []", chance.choice(["processors: []", "processors: [holder]"]))
+        await sidecar.reload("broken" if number % 4 == 3 else text)
+        books(sidecar)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert sent > 50
+    await sidecar.stop()
+    shown = books(sidecar)
+    assert shown["sink"]["delivered"] == shown["sink"]["accepted"] == sent
+    assert all(row["queued"] == 0 and row["delivered"] == row["accepted"] for row in shown.values())
