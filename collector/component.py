@@ -97,6 +97,9 @@ class Processor(Component):
     counts: ClassVar[bool] = False  # must see everything: runs before the first that samples, whatever the YAML's order (R-206)
     samples: ClassVar[bool] = False  # drops on purpose by a sampling decision
 
+    def warm(self) -> None:
+        """Load and compile what the first batch would wait for; called once on a thread, while batches may already come."""
+
     def process(self, batch: Batch, now: float) -> Batch | None:
         """What goes on, None for nothing."""
         raise NotImplementedError

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 ENGINES = ("hyperscan", "re2", "re")
 """In order of preference."""
@@ -28,6 +29,7 @@ ENGINE_VARIABLE = "OTEL_SIDECAR_SCAN_ENGINE"
 
 Span = tuple[int, int, int]
 _Search = Callable[[bytes, int], tuple[list[Span], bool]]
+_Compiler = Callable[[Sequence[bytes]], _Search]
 _PROBE = r"""
 import hyperscan
 db = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
@@ -132,7 +134,7 @@ class Scanner:
                     raise EngineFailed("no pattern engine works")
                 name = self._candidates[0]
                 try:
-                    self._search, self._name = _COMPILERS[name](self._patterns), name
+                    self._search, self._name = _compile(name, self._patterns), name
                 except Exception as error:
                     self._candidates.pop(0)
                     if not self._candidates:
@@ -206,7 +208,19 @@ def _alternation(compiled: Any) -> _Search:
     return search
 
 
-_COMPILERS: dict[str, Callable[[Sequence[bytes]], _Search]] = {"hyperscan": _hyperscan, "re2": _re2, "re": _re}
+_COMPILERS: dict[str, _Compiler] = {"hyperscan": _hyperscan, "re2": _re2, "re": _re}
+
+
+_known: WeakValueDictionary[tuple[_Compiler, tuple[bytes, ...]], _Search] = WeakValueDictionary()
+
+
+def _compile(name: str, patterns: tuple[bytes, ...]) -> _Search:
+    """The search for these patterns, the same one for all scanners that have them."""
+    compiler = _COMPILERS[name]
+    search = _known.get((compiler, patterns))
+    if search is None:
+        search = _known[compiler, patterns] = compiler(patterns)
+    return search
 
 
 def hyperscan_usable() -> bool:

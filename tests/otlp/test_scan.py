@@ -124,6 +124,7 @@ def test_a_pattern_that_matches_nothing_at_all_is_refused():
 
 def test_an_engine_that_cannot_be_built_is_replaced(monkeypatch):
     monkeypatch.setattr(scan, "hyperscan_usable", lambda: False)
+    monkeypatch.setattr(scan, "_known", {})
     assert Scanner(PATTERNS).engine == "re2"
     with pytest.raises(EngineFailed, match="does not run on this machine"):
         Scanner(PATTERNS, engine="hyperscan").scan([b"a"])
@@ -205,3 +206,9 @@ def test_a_machine_without_cpuinfo_or_package_has_a_key_too(monkeypatch):
 
     monkeypatch.setattr(metadata, "version", no_package)
     assert scan._platform_key() not in ("", known)
+
+
+def test_scanners_of_the_same_patterns_share_one_database() -> None:
+    first, second = Scanner([b"shared[0-9]"]), Scanner([b"shared[0-9]"])
+    assert first.engine == second.engine
+    assert first._search is second._search

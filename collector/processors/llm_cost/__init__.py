@@ -53,11 +53,17 @@ class LlmCost(Processor):
         return Batch(batch.signal, batch.groups, None, batch.metadata) if changed else batch
 
     def tick(self, now: float) -> None:
-        """Load the catalogue after the start, log what waits, age the gauges."""
+        """Log what waits, age the gauges."""
         self._accounting.tick(now)
 
+    def warm(self) -> None:
+        """Compile the patterns and, unless `preload` is off, load the price catalogue."""
+        _ = self._scanner.engine
+        if self.config.preload:
+            self.preload()
+
     def preload(self) -> None:
-        """Load the price catalogue now (0.2 s); otherwise the first tick or the first LLM span does."""
+        """Load the price catalogue now (0.2 s); otherwise the first LLM span does."""
         self._accounting.catalogue.load()
 
     def reload_prices(self) -> bool:

@@ -52,7 +52,6 @@ class Accounting:
         self._complaints = Complaints(settings.log)
         self._rules = [rule.model_dump() for rule in options.usage_rules]
         self._evicted = 0
-        self._preloaded = not options.preload
         self._aged = 0.0
 
     def look(self, item: bytes, origin: Origin) -> Seen | None:
@@ -169,12 +168,7 @@ class Accounting:
         return True
 
     def tick(self, now: float) -> None:
-        """Background work that is due: load the catalogue once, one complaint, gauges every minute."""
-        if not self._preloaded:
-            self._preloaded = True
-            import threading
-
-            threading.Thread(target=self.catalogue.load, name="llm_cost-catalogue", daemon=True).start()
+        """Background work that is due: one complaint, gauges every minute."""
         self._complaints.say_one(self._book.nearest, now)
         if now - self._aged >= 60 and "version" in vars(self.catalogue):
             self._aged = now

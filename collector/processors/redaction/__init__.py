@@ -45,6 +45,10 @@ class Redaction(Processor):
         for reason in ("error", "budget", "depth", "undecodable", "engine", "json"):
             self._fail_closed.touch(reason)
 
+    def warm(self) -> None:
+        """Compile the patterns."""
+        _ = self._scanner.engine
+
     def process(self, batch: Batch, now: float) -> Batch | None:
         """The batch without findings; the same object when there were none, None when nothing is left."""
         parts = batch.items()

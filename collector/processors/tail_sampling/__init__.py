@@ -110,6 +110,10 @@ class TailSampling(Processor):
         self._dropped: Decisions[int] = Decisions(config.decision_cache.non_sampled_cache_size)
         self._report = Report(settings, plan.errors)
 
+    def warm(self) -> None:
+        """Compile the patterns."""
+        self._evidence.warm()
+
     def process(self, batch: Batch, now: float) -> Batch | None:
         """The spans of sampled traces, in order, with what was held of them."""
         slices = [Slice(group.header, scope) for group in batch.groups for scope in group.scopes]

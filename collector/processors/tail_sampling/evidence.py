@@ -85,6 +85,11 @@ class Evidence:
         self._scanner = Scanner(patterns) if patterns else None
         self._resource_bits: dict[bytes, int] = {}
 
+    def warm(self) -> None:
+        """Compile the patterns. Raises EngineFailed."""
+        if self._scanner is not None:
+            _ = self._scanner.engine
+
     def fixed(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """The bits that a trace id sets by itself."""
         bits = dict.fromkeys(ids, self._plan.always)

@@ -426,13 +426,8 @@ def test_other_signals_pass_untouched() -> None:
 
 def test_the_catalogue_is_loaded_in_the_background_and_its_age_shown() -> None:
     """R-404."""
-    import threading
-
     processor = made(preload=True)
-    processor.tick(NOW)
-    for thread in threading.enumerate():
-        if thread.name == "llm_cost-catalogue":
-            thread.join(10)
+    processor.warm()
     processor.tick(NOW + 120)
     counters = processor._accounting.counters
     assert [labels[1] for labels in counters.info.series()] == ["genai-prices"]
