@@ -16,6 +16,7 @@ from collector.fields import Push, Queue, QueueBatch
 from collector.meters import Meters
 from collector.model import Payload, Signal
 from collector.pipeline.ledger import Ledger
+from collector.pipeline.outage import Outage
 from collector.pipeline.queue import LARGEST_SEND, Outcome, Record, RecordQueue
 from collector.pipeline.retry import LONGEST_DELAY, Pulse, backoff
 from collector.pipeline.split import cut, halve
@@ -49,6 +50,7 @@ class Destination:
         self.queue = RecordQueue(self.settings, self.settings.max_bytes or share)
         self._flying: dict[asyncio.Task[None], Record] = {}
         self._pulse = Pulse(clock())
+        self._outage = Outage(name, log)
         self._wake = asyncio.Event()
         self._space = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
@@ -181,6 +183,7 @@ class Destination:
             self.queue.hasten(now + self.retry.initial_interval)
         self._pulse.succeeded(now)
         self.last_error = ""
+        self._outage.over(sum(self.queue.items.values()) - record.payload.items)
         self._finish(record, "partial_rejected", None, rejected=min(max(rejected, 0), record.payload.items))
 
     def _failed(self, record: Record, error: Exception, now: float) -> None:
@@ -216,6 +219,7 @@ class Destination:
             reason = "withdrawn" if record.outcomes else "retry_exhausted"
             self._finish(record, reason, Refused(f"{self.name}: {self.last_error}", after=wait, reason="destination"))
         else:
+            self._outage.failing(now, self.last_error, sum(self.queue.items.values()), wait)
             self.queue.delay(record, now + wait)
 
     def _finish(self, record: Record, reason: str, error: SidecarError | None, *, rejected: int | None = None) -> None:
@@ -287,6 +291,9 @@ class Destination:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_MOMENT)
+        if left := sum(self.queue.items.values()):
+            extra = {"exporter": self.name, "dropped_items": left, "error": self.last_error}
+            self.log.warning("ends before all was delivered: items dropped", extra=extra)
         gone = Refused("shutting down", after=1, reason="shutdown")
         for task, record in flying:
             if not task.done() or task.cancelled():  # not done: an exporter that does not let itself be cancelled

@@ -268,3 +268,25 @@ async def test_status_tells_fill_and_last_error_without_payload():
     assert destination.status()["last_error"] == "connection refused"
     assert books.meters.gauge("collector_queued_items", "", ("signal", "exporter")).value("traces", "out") == 7
     await destination.stop()
+
+
+async def test_the_own_log_says_what_is_not_delivered_and_what_is_lost_at_the_end(caplog):
+    push = {"retry_on_failure": {"initial_interval": "1h", "max_interval": "1h"}, "sending_queue": {"batch": {"flush_timeout": "0"}}}
+    books, exporter = Books(), Scripted(Retryable("connection refused"), push=push)
+    destination = books.destination(exporter)
+    accept(books, destination, payload(2))
+    await eventually(lambda: destination.last_error)
+    await destination.stop()
+    kept, lost = (r for r in caplog.records if r.levelname == "WARNING")
+    assert (kept.message, kept.error) == ("cannot deliver: kept in the queue and tried again", "connection refused")
+    assert (lost.message, lost.dropped_items) == ("ends before all was delivered: items dropped", 2)
+    assert books.terms() == {"accepted": 2, "dropped_shutdown": 2}
+
+
+async def test_the_own_log_says_when_a_destination_takes_data_again(caplog):
+    caplog.set_level("INFO")
+    books, exporter = Books(), Scripted(Retryable("busy"), push=FAST)
+    accept(books, books.destination(exporter), payload(2))
+    await eventually(lambda: exporter.items == 2)
+    await finish(books)
+    assert [r.message for r in caplog.records] == ["cannot deliver: kept in the queue and tried again", "delivers again"]
