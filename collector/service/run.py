@@ -177,7 +177,13 @@ class Service:
 
     def _ready(self, resolved: Resolved) -> None:
         self.host.enter("running")
-        self.host.budget.settle(resident_bytes())
+        budget = self.host.budget
+        budget.settle(resident_bytes())
+        if budget.line > budget.limit - budget.spike:
+            self._log.warning(
+                "the memory limit is below what the program itself needs: it is not kept",
+                extra={"limit_bytes": budget.limit, "refusing_above_bytes": budget.line},
+            )
         self._log.info("ready", extra={"config_hash": resolved.digest, "pid": os.getpid()})
         if self._again:
             self._again = False

@@ -42,6 +42,7 @@ class Reads:
     def __init__(self, slots: int) -> None:
         self._free = asyncio.Semaphore(slots)
         self._running: dict[asyncio.Timeout, float] = {}
+        self._waiting = 0
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -49,9 +50,15 @@ class Reads:
         now = asyncio.get_running_loop().time
         if self._free.locked():
             for limit, started in self._running.items():
-                limit.reschedule(max(now(), started + _CONTENDED))
+                if not limit.expired():  # one that has fired, but whose task has not run yet, cannot be moved
+                    limit.reschedule(max(now(), started + _CONTENDED))
+        self._waiting += 1
         try:
-            async with self._free, asyncio.timeout(_READ) as limit:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            async with asyncio.timeout(_CONTENDED if self._waiting else _READ) as limit:
                 self._running[limit] = now()
                 try:
                     yield
@@ -59,6 +66,8 @@ class Reads:
                     del self._running[limit]
         except TimeoutError:
             raise Refused("the message did not arrive in time", after=1, reason="slow") from None
+        finally:
+            self._free.release()
 
 
 class GrpcServer:
@@ -77,7 +86,8 @@ class GrpcServer:
         for signal, service in SERVICES.items():
             handler = grpc.stream_unary_rpc_method_handler(self._method(signal))
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
-        Health(self._settings.host.state, ("", *SERVICES.values())).add_to(server)
+        self._health = Health(self._settings.host.state, ("", *SERVICES.values()))
+        self._health.add_to(server)
         try:
             self.port = self._bind()
         except RuntimeError as error:
@@ -86,9 +96,10 @@ class GrpcServer:
 
     async def stop(self) -> None:
         """Answer what is in flight, then close."""
-        if self._server is not None:
-            await self._server.stop(_GRACE)
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            self._health.leave()
+            await server.stop(_GRACE)
 
     def _bind(self) -> int:
         path = self._config.socket_path()
@@ -126,6 +137,9 @@ class GrpcServer:
         async def export(messages: object, context: Any) -> bytes:
             try:
                 return await self._export(signal, context)
+            except asyncio.CancelledError:
+                self._intake.answered("CANCELLED")
+                raise
             except Exception as error:
                 answer = self._intake.failed(error)
             details = (("grpc-status-details-bin", answer.body()),)

@@ -19,6 +19,7 @@ class Health(_Standard):  # type: ignore[misc]
     def __init__(self, state: Callable[[], str], services: Iterable[str]) -> None:
         super().__init__()
         self._state, self._services = state, tuple(services)
+        self._watches: set[asyncio.Task[None]] = set()
 
     def add_to(self, server: Any) -> None:
         """Serve on `server`."""
@@ -36,13 +37,21 @@ class Health(_Standard):  # type: ignore[misc]
         return await super().Check(request, context)
 
     async def Watch(self, request: Any, context: Any) -> None:
-        """An answer for every change."""
+        """An answer for every change, until the client leaves or the port closes."""
         await self.refresh()
-        follow = asyncio.create_task(self._follow())
+        follow, watch = asyncio.create_task(self._follow()), asyncio.create_task(super().Watch(request, context))
+        self._watches.add(watch)
         try:
-            await super().Watch(request, context)
+            await asyncio.wait({watch})
         finally:
+            self._watches.discard(watch)
+            watch.cancel()
             follow.cancel()
+
+    def leave(self) -> None:
+        """End all watches: they would keep the port open for as long as it may wait for calls."""
+        for watch in self._watches:
+            watch.cancel()
 
     async def _follow(self) -> None:
         last = self._state()

@@ -120,6 +120,9 @@ class HttpServer:
             signal = self._check(request)
             body = await self._export(signal, request, json=json)
             response = web.Response(body=body, content_type=JSON if json else PROTOBUF, headers=self._fixed | origin)
+        except asyncio.CancelledError:
+            self._intake.answered("CANCELLED")
+            raise
         except Exception as error:
             response = self._failed(self._intake.failed(error), request, origin)
         finally:
@@ -281,7 +284,8 @@ class _Connections(web.Server):
     """All connections of one listener, up to a cap; at the cap the longest idle one makes room."""
 
     def __init__(self, handler: Any, **options: Any) -> None:
-        super().__init__(handler)
+        # A client that leaves takes its request with it: else one that waits for its answer would hold its bytes for ever.
+        super().__init__(handler, handler_cancellation=True)
         self._options = options
         self._cap = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
