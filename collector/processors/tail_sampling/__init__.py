@@ -234,12 +234,14 @@ class TailSampling(Processor):
     def _hold(self, slices: Sequence[Slice], waiting: Mapping[bytes, Trace]) -> int:
         before = self._held.spans
         for part in slices if waiting else ():
-            spans: defaultdict[bytes, list[bytes]] = defaultdict(list)
+            spans: dict[bytes, list[bytes]] = {trace_id: [] for trace_id in waiting}
+            find = spans.get
             for trace_id, item in zip(part.ids, part.scope.items, strict=True):
-                if trace_id in waiting:
-                    spans[trace_id].append(item)
+                if (items := find(trace_id)) is not None:
+                    items.append(item)
             for trace_id, items in spans.items():
-                self._held.add(waiting[trace_id], (part.header, part.scope.header, items))
+                if items:
+                    self._held.add(waiting[trace_id], (part.header, part.scope.header, items))
         return self._held.spans - before
 
     def _expire(self, now: float) -> list[Piece]:

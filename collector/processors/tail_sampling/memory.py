@@ -47,16 +47,17 @@ class Held:
     def add(self, trace: Trace, piece: Piece) -> None:
         """Hold more spans of a trace."""
         group, scope, items = piece
+        count = len(items)
         # headers are shared by the traces of a request, but the last of them keeps the header alive: count it for each
-        size = sum(map(len, items)) + SPAN_OVERHEAD * len(items) + len(group) + len(scope) + PIECE_OVERHEAD
+        size = sum(map(len, items)) + SPAN_OVERHEAD * count + len(group) + len(scope) + PIECE_OVERHEAD
         if trace.id not in self.traces:
             self.traces[trace.id] = trace
             self.size += trace.size
         trace.pieces.append(piece)
         trace.size += size
-        trace.spans += len(items)
+        trace.spans += count
         self.size += size
-        self.spans += len(items)
+        self.spans += count
 
     def take(self, trace_id: bytes) -> Trace:
         """Remove and return a trace that is held."""
