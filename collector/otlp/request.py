@@ -73,7 +73,9 @@ def open_slices(signal: Signal, body: bytes, reserve: Callable[[int], None] | No
         else:
             yield from check.run()
             batch = open_envelope(signal, body)
+            yield  # each of these steps takes up to 1 us an item: 60 MiB of small spans would stall the loop for 0.2 s
             read_heads(batch)
+            yield
     except DecodeError:
         raise Malformed("the body is not an OTLP request in protobuf") from None
     return _without_bad_items(batch)
@@ -162,7 +164,7 @@ class _Check:
 
 def _without_bad_items(batch: Batch) -> Opened:
     """Leave out what cannot be taken: wrong ids, oversize items."""
-    bad = [(scope, found) for scope, heads in _with_ids(batch) if (found := _bad(batch.signal, scope.items, heads))]
+    bad = [(scope, found) for scope, heads in _with_ids(batch) if (found := _bad(batch.signal, scope, heads))]
     if not bad:
         return Opened(batch, 0, "")
     before = batch.count()
@@ -186,12 +188,14 @@ def _with_ids(batch: Batch) -> Iterator[tuple[Scope, Sequence[Any]]]:
         yield from zip(group.scopes, (inner.items for inner in ids.scopes), strict=True)
 
 
-def _bad(signal: Signal, items: list[bytes], heads: Sequence[Any]) -> dict[int, str]:
+def _bad(signal: Signal, scope: Scope, heads: Sequence[Any]) -> dict[int, str]:
     """Positions of the items that cannot be taken, with the reason. Written for the case that all are good."""
     bad: dict[int, str] = {}
+    items = scope.items
     if heads:
         log = signal is Signal.LOGS
         traces, spans = [head.trace_id for head in heads], [head.span_id for head in heads]
+        scope.trace_ids = None if log else traces
         sizes = (set(map(len, traces)), set(map(len, spans)))
         if log and not (sizes[0] <= {0, 16} and sizes[1] <= {0, 8}):
             bad = {i: LOG_IDS for i in range(len(heads)) if len(traces[i]) not in (0, 16) or len(spans[i]) not in (0, 8)}

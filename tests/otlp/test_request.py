@@ -273,3 +273,16 @@ def test_a_split_resource_is_merged_when_items_are_rejected() -> None:
     opened = open_request(Signal.TRACES, body)
     kept = REQUEST[Signal.TRACES].FromString(opened.batch.encode())
     assert [a.key for a in kept.resource_spans[0].resource.attributes] == ["a", "b"]
+
+
+def test_no_step_of_a_large_request_takes_half_of_the_time() -> None:
+    """The loop is free between checking, opening, reading heads and looking for bad items."""
+    one = traces(*(span("name", trace=bytes([1]) * 16) for _ in range(1000))).SerializeToString()
+    steps, spent = open_slices(Signal.TRACES, one * 40), []
+    while True:
+        began = time.thread_time()
+        done = next(steps, steps)
+        spent.append(time.thread_time() - began)
+        if done is steps:
+            break
+    assert max(spent) < sum(spent) / 2
