@@ -38,6 +38,12 @@ class Rule:
     keep_last: int = 0
     tail: str = ""
     allow: tuple[re.Pattern[str], ...] = ()
+    own: bool = False
+
+    @property
+    def everywhere(self) -> bool:
+        """Looked for in encoded images and files too: secrets and what users wrote."""
+        return self.own or self.secret
 
     @property
     def secret(self) -> bool:

@@ -146,6 +146,9 @@ class Limits(Config):
     """More candidates than that in one item, and it is searched under the verify budget."""
     verify_budget: ByteSize = 262144
     """Bytes times types that may be verified in items with too many candidates; the rest becomes [REDACTED:budget]."""
+    blob_min: int = Field(4096, ge=1024)
+    """An unbroken run of that many base64 or hexadecimal digits is taken for an image or a file: only secrets and your own
+    patterns are looked for in its middle."""
     max_depth: int = Field(16, ge=1, le=64)
     """Nesting of attribute values; what lies deeper becomes [REDACTED:depth]."""
 
@@ -256,11 +259,11 @@ class RedactionConfig(Config):
         for entry in self.custom:
             find = patterns.pattern_finder([patterns.compiled(entry.pattern)], entry.context)
             action = "pseudonym" if entry.action == "hmac" else entry.action
-            rules.append(Rule(entry.name, SHAPE, f"[{entry.name.upper()}]", groups[entry.name], find, action))
+            rules.append(Rule(entry.name, SHAPE, f"[{entry.name.upper()}]", groups[entry.name], find, action, own=True))
         if self.blocked_values:
             allowed = [patterns.compiled(each) for each in self.allowed_values]
             find = patterns.pattern_finder([patterns.compiled(each) for each in self.blocked_values], (), allowed)
-            rules.append(Rule("blocked_value", SHAPE, "****", groups["blocked_value"], find))
+            rules.append(Rule("blocked_value", SHAPE, "****", groups["blocked_value"], find, own=True))
         if self.blocked_key_patterns:
             rules.append(Rule("blocked_key", SECRET, "****", groups["blocked_key"], _by_key))
         return rules
@@ -291,6 +294,7 @@ class RedactionConfig(Config):
             force=self.keys.force,
             blocked=patterns.key_matcher(blocked) if blocked else None,
             extra_patterns=extra,
+            blob_min=self.limits.blob_min,
         )
 
 

@@ -284,9 +284,25 @@ def _in_key(name: str, key: str) -> bool:
     return bool(_WORDS[name].search(key + "."))
 
 
-def _words(name: str, text: str) -> Iterable[re.Match[str]]:
-    lower = text.lower()
-    return _WORDS[name].finditer(text) if any(word in lower for word in _QUICK[name]) else ()
+def _words(name: str, text: str) -> Iterator[re.Match[str]]:
+    return matches(_WORDS[name], _QUICK[name], text)
+
+
+def matches(pattern: re.Pattern[str], words: Iterable[str], text: str) -> Iterator[re.Match[str]]:
+    """What `pattern.finditer` gives for a pattern whose every match starts with one of `words` (lower case), found by words."""
+    lower = text.replace("\u0130", "?").lower()  # the only letter whose lower case is longer
+    reach = 0
+    for start in sorted({start for word in words for start in _places(word, lower)}):
+        if start >= reach and (match := pattern.match(text, start)):
+            reach = match.end()
+            yield match
+
+
+def _places(word: str, text: str) -> Iterator[int]:
+    position = text.find(word)
+    while position >= 0:
+        yield position
+        position = text.find(word, position + 1)
 
 
 def is_near(name: str, text: str, key: str, start: int, end: int) -> bool:

@@ -26,6 +26,7 @@ from collector.processors.redaction.actions import (
     Rule,
     masked,
 )
+from collector.processors.redaction.blobs import Cut, runs
 from collector.processors.redaction.finders import Span
 from collector.processors.redaction.prefilter import Masks
 from collector.processors.redaction.views import TooDeep, back, views
@@ -77,6 +78,7 @@ class Redactor:
         force: Iterable[str] = (),
         blocked: Callable[[str], bool] | None = None,
         extra_patterns: dict[str, bytes] | None = None,
+        blob_min: int = 4096,
     ) -> None:
         self.rules = tuple(rules)
         self.masks = Masks({rule.name: rule.groups for rule in rules}, extra_patterns)
@@ -85,6 +87,7 @@ class Redactor:
         self._key_rule = self._by_name.get("key_name")
         self._pseudonyms = pseudonyms
         self._exclude, self._force, self._blocked = tuple(exclude), tuple(force), blocked
+        self._blob_min = blob_min
         self._selected: dict[int, Sequence[Rule]] = {}
         self._clean_names: set[str] = set()
         self._narrow: Scanner | None = None
@@ -203,14 +206,15 @@ class Redactor:
         return [f for f in found if not _exempt(f, text, markers, ids, passwords)]
 
     def _look(self, text: str, key: str, rules: Sequence[Rule]) -> Iterable[Finding]:
+        blobs = runs(text, self._blob_min) if len(text) >= 1024 else []
+        cut = Cut(text, blobs) if blobs else None
         for rule in rules:
             if rule.rank == KEY_NAME:
-                for start, end, quote in json_text.members(text, is_secret_key) if '"' in text and ":" in text else ():
-                    yield Finding(start, end, rule, quote)
-            else:
-                for start, end in rule.find(text, key):
-                    if not rule.allow or not any(glob.fullmatch(text[start:end]) for glob in rule.allow):
-                        yield Finding(start, end, rule)
+                yield from _members(text if cut is None else cut.text, cut, rule)
+                continue
+            for start, end in rule.find(text, key) if cut is None or rule.everywhere else _outside(cut, rule, key):
+                if not rule.allow or not any(glob.fullmatch(text[start:end]) for glob in rule.allow):
+                    yield Finding(start, end, rule)
 
     def _replace(self, text: str, findings: list[Finding], shape: int, report: Report) -> str:
         texts = [self._replacement(f.rule, text[f.start : f.end] if f.value is None else f.value) for f in findings]
@@ -238,6 +242,17 @@ class Redactor:
         if rule.action == MASK:
             return masked(value, rule.keep_first, rule.keep_last, rule.tail)
         return rule.token
+
+
+def _members(text: str, cut: Cut | None, rule: Rule) -> Iterable[Finding]:
+    """The values of JSON members whose key names a secret; a value may hold a whole blob."""
+    for start, end, quote in json_text.members(text, is_secret_key) if '"' in text and ":" in text else ():
+        yield Finding(*(cut.across(start, end) if cut else (start, end)), rule, quote)
+
+
+def _outside(cut: Cut, rule: Rule, key: str) -> Iterable[Span]:
+    """What a rule finds where no image or file is encoded."""
+    return (span for found in rule.find(cut.text, key) if (span := cut.raw(*found)) is not None)
 
 
 class OverBudget(Exception):

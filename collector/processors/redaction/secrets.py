@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from collector.processors.redaction.finders import LEFT, RIGHT, Finder, Span
+from collector.processors.redaction.finders import LEFT, RIGHT, Finder, Span, matches
 
 _UUID = r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 SHAPES: dict[str, tuple[str, str]] = {
@@ -50,8 +50,16 @@ def shape_finder(name: str) -> Finder:
         if any(word in text for word in needed) and anywhere.search(text):  # several times faster than with a boundary in front
             yield from (match.span() for match in compiled.finditer(text))
 
-    return find
+    def find_by_word(text: str, key: str) -> Iterator[Span]:
+        if any(word in text for word in needed):
+            yield from (match.span() for match in matches(compiled, lowered, text))
 
+    lowered = [word.lower() for word in needed]
+    return find if name in _INNER_WORDS else find_by_word
+
+
+_INNER_WORDS = frozenset(("azure_secret", "langfuse_key", "stripe_key"))
+"""Their words do not start the pattern."""
 
 _AWS_SECRET = re.compile(
     r"(?:aws_?secret|secret_?access_?key)[^A-Za-z0-9/+]{1,30}([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])", re.A | re.I
@@ -72,7 +80,7 @@ _JWT_START = re.compile(LEFT + r"eyJ|(?<=[_\-])eyJ", re.A)
 
 def jwt(text: str, key: str) -> Iterator[Span]:
     """`eyJ.. . eyJ.. [.signature]` whose header decodes to JSON with `alg`; the signature may be missing or cut."""
-    if "eyJ" not in text:
+    if ".eyJ" not in text:
         return
     for run in _TOKEN_RUN.finditer(text):
         if "eyJ" in run[0]:
@@ -123,8 +131,7 @@ _AUTH = re.compile(LEFT + r"(bearer|basic|token)([ :=]+)([\w\-.~+/]{16,}={0,2})"
 
 def auth_header(text: str, key: str) -> Iterator[Span]:
     """The credentials behind `Bearer`, `Basic` or `token`; what follows `Basic` must decode to `x:y`."""
-    lower = text.lower()
-    for match in _AUTH.finditer(text) if any(word in lower for word in ("bearer", "basic", "token")) else ():
+    for match in matches(_AUTH, ("bearer", "basic", "token"), text):
         scheme, value = match[1].lower(), match[3]
         if scheme == "basic":
             good = _is_basic(value)
@@ -163,13 +170,14 @@ _KV = re.compile(
     r"""(?:(\\{0,4}["'])([^"'\\\x00-\x1f]{4,})|([^\s"'\\,;&<>{}()\[\]\x00-\x1f]{4,}))""",
     re.A | re.I,
 )
+_KV_STARTS = ("passw", "passphrase", "pwd", "secret", "api", "access", "private", "token", "credential")
 _PLAIN = "string optional required invalid missing expired incorrect wrong empty value number boolean text unset usage count"
 _PLAIN_WORDS = frozenset(_PLAIN.split())
 
 
 def kv_secret(text: str, key: str) -> Iterator[Span]:
     """The value behind `password=`, `token:` and the like, four characters or more; never a number of tokens."""
-    for match in _KV.finditer(text) if "=" in text or ":" in text else ():
+    for match in matches(_KV, _KV_STARTS, text) if "=" in text or ":" in text else ():
         group = 4 if match[4] is not None else 5
         value = match[group]
         if _PLACEHOLDER.fullmatch(value) or value.lower() in _PLAIN_WORDS:
