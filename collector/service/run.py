@@ -25,6 +25,7 @@ from collector.service.banner import banner
 from collector.service.graph import Builder, Graph, naming
 from collector.service.host import ServiceHost
 from collector.service.logs import OwnLog
+from collector.service.ports import in_use
 from collector.service.swap import LAST_MOMENT, Swap, release, start_each, stop_each
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 EX_CONFIG = 78
 TICK = 0.1
+MOST_TOLD = 10  # problems of one reload in the log; /status has all
 QUIET = 2.0  # an application's last flush often comes after our SIGTERM: keep accepting until that long nothing came
 
 
@@ -63,7 +65,8 @@ def main(options: RunOptions) -> int:
     log = service.own_log = _own_log(options, loaded.resolved.telemetry.logs)
     if options.dev or sys.stdout.isatty():
         terminal = sys.stdout if sys.stdout.isatty() else sys.stderr
-        print(banner(loaded.resolved, dev=options.dev), file=terminal, flush=True)
+        text = banner(loaded.resolved, dev=options.dev)
+        service.greet = lambda: print(text, file=terminal, flush=True)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes plain lines to standard error, beside our log
     _tune_memory()
     log.start()
@@ -105,6 +108,7 @@ class Service:
         self.host = ServiceHost()
         self.host.reload = self.request_reload
         self.own_log: OwnLog | None = None
+        self.greet: Callable[[], None] = lambda: None  # when it listens: addresses of what could not start would mislead
         self._log = logging.getLogger("collector.service")
         self._telemetry: SelfMetrics | None = None
         self._stopping = asyncio.Event()
@@ -161,7 +165,7 @@ class Service:
             return 0
         if (error := starting.exception()) is not None:
             self.host.enter("failed")
-            self._log.critical("cannot start", extra={"error": _said(error)})
+            self._log.critical("cannot start", extra={"error": _said(error)} | in_use(error, resolved))
             await self._stop()
             stopping.cancel()
             return 1
@@ -184,6 +188,7 @@ class Service:
                 "the memory limit is below what the program itself needs: it is not kept",
                 extra={"limit_bytes": budget.limit, "refusing_above_bytes": budget.line},
             )
+        self.greet()
         self._log.info("ready", extra={"config_hash": resolved.digest, "pid": os.getpid()})
         if self._again:
             self._again = False
@@ -323,12 +328,21 @@ class Service:
         except Exception as error:
             self.host.reload_error = _said(error)
             self._reload_ok.set(0)
-            self._log.error("reload failed: the old configuration stays", extra={"error": _said(error)})
+            self._tell_unusable(error)
         else:
             self._log.info("reloaded", extra={"config_hash": self.host.digest})
         if self._again and not self._stopping.is_set():
             self._again = False
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    def _tell_unusable(self, error: Exception) -> None:
+        if not isinstance(error, ConfigError):
+            self._log.error("reload failed: the old configuration stays", extra={"error": _said(error)})
+            return
+        problems = [line for line in str(error).splitlines() if line[:1].strip()]  # without the excerpts of the file
+        self._log.error("reload failed: the old configuration stays", extra={"error": problems[-1]})
+        for problem in problems[:-1][:MOST_TOLD]:
+            self._log.error("reload: %s", problem)
 
     async def _swap(self, resolved: Resolved) -> None:
         old = self.host.graph
