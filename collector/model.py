@@ -73,18 +73,25 @@ class Scope:
     """One instrumentation scope: `header` is its encoded message without items, `items` the encoded items.
 
     `ScopeSpans.FromString(header)` (or ScopeLogs, ScopeMetrics) reads scope and schema_url. `heads`, where the opener made
-    them, runs parallel to `items` (spans: trace_id, span_id, parent_span_id, times, status); use `keep` to drop items.
+    them, runs parallel to `items` (spans: trace_id, span_id, parent_span_id, times, status); use `keep` to drop items, or build a Scope without heads.
     """
 
     header: bytes
     items: list[bytes]
     heads: list[Any] | None = None
+    trace_ids: list[bytes] | None = None
+    """The heads' trace ids, where somebody has read them: reading one from a head makes a new object."""
 
     def keep(self, positions: Iterable[int]) -> Scope:
         """The same scope with only the items at `positions`, in that order."""
         positions = list(positions)
-        heads = self.heads
-        return Scope(self.header, [self.items[i] for i in positions], heads and [heads[i] for i in positions])
+        heads, ids = self.heads, self.trace_ids
+        return Scope(
+            self.header,
+            [self.items[i] for i in positions],
+            heads and [heads[i] for i in positions],
+            ids and [ids[i] for i in positions],
+        )
 
 
 @dataclass(slots=True)

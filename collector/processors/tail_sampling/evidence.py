@@ -51,6 +51,9 @@ class Slice:
 
     def __init__(self, header: bytes, scope: Scope) -> None:
         self.header, self.scope = header, scope
+        if scope.trace_ids is not None:
+            self.ids = scope.trace_ids
+            return
         if scope.heads is not None:
             self.ids = [head.trace_id for head in scope.heads]
             return
