@@ -53,6 +53,7 @@ class RunOptions:
 
 def main(options: RunOptions) -> int:
     """Run until a signal ends it; returns the exit code: 0 after a drain, 78 for an unusable configuration."""
+    _tune_memory()
     service = Service(options)
     try:
         loaded = service.load()
@@ -68,7 +69,6 @@ def main(options: RunOptions) -> int:
         text = banner(loaded.resolved, dev=options.dev)
         service.greet = lambda: print(text, file=terminal, flush=True)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes plain lines to standard error, beside our log
-    _tune_memory()
     log.start()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -171,7 +171,7 @@ class Service:
             return 1
         self._ready(resolved)
         ticking = asyncio.create_task(self._tick())
-        warming = asyncio.create_task(self._warm(self.host.graph))
+        warming = asyncio.create_task(self._warm_up())
         await stopping
         await self._drain()
         ticking.cancel()
@@ -220,15 +220,19 @@ class Service:
         return page
 
     async def _warm(self, graph: Graph | None) -> None:
-        """Compile patterns and load prices beside the loop, then give back the memory that this and the start needed."""
+        """Compile patterns and load prices beside the loop, so that no batch waits for it."""
         for processor in list(graph.processors.values()) if graph else ():
             try:
                 await asyncio.to_thread(processor.warm)
             except Exception as error:
                 extra = {"processor": processor.settings.id, "error": type(error).__name__}
                 self._log.error("processor not ready for its first batch", extra=extra)
+
+    async def _warm_up(self) -> None:
+        """After the start: warm the processors, then give back the memory that all this needed."""
+        await self._warm(self.host.graph)
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # not on a reload: the old graph would never be collected
         trim()
 
     def _signals(self) -> None:

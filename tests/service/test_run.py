@@ -223,3 +223,15 @@ def test_an_unusable_configuration_ends_with_78_and_says_where(tmp_path, capsys)
 def test_a_missing_file_is_a_clear_error(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing\.yaml"):
         Service(RunOptions(sources=(str(tmp_path / "nothing.yaml"),))).load()
+
+
+async def test_processors_are_warmed_after_the_start_and_before_a_reload_uses_them(sidecar):
+    text = BASE.replace("batch: {}}", "kettle: {}}").replace("[batch]", "[kettle]")
+    await sidecar.start(text)
+    (first,) = sidecar.graph.processors.values()
+    await eventually(lambda: first.hot)
+    await sidecar.reload(text.replace("kettle: {}", "kettle: {broken: true}"))
+    (second,) = sidecar.graph.processors.values()
+    assert second is not first
+    assert second.hot
+    await sidecar.feed()
