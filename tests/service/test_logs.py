@@ -104,3 +104,26 @@ def test_the_limiter_does_not_grow_without_bound():
     for number in range(5000):
         limiter.filter(logging.makeLogRecord({"name": "x", "msg": f"m{number}"}))
     assert len(limiter._windows) <= 1001
+
+
+def test_lines_are_written_by_another_thread_so_that_a_slow_terminal_holds_up_nobody(root):
+    """R-112."""
+    import threading
+
+    gate, writers = threading.Event(), []
+
+    class Slow(io.StringIO):
+        def write(self, text):
+            gate.wait(10)
+            writers.append(threading.get_ident())
+            return super().write(text)
+
+    log = OwnLog(stream=Slow())
+    log.start()
+    for number in range(1000):
+        logging.getLogger("collector.test").info("line %s", number)  # returns although nothing can be written yet
+    assert writers == []
+    gate.set()
+    log.stop()
+    assert set(writers) == set(writers) - {threading.get_ident()}
+    assert writers
