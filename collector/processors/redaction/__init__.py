@@ -13,6 +13,7 @@ from collector.otlp.scan import EngineFailed, Hits, Scanner
 from collector.processors.redaction.config import RedactionConfig
 from collector.processors.redaction.edit import Edit
 from collector.processors.redaction.redactor import Redactor
+from collector.processors.redaction.second_look import narrowed
 
 
 class Redaction(Processor):
@@ -52,10 +53,11 @@ class Redaction(Processor):
     def process(self, batch: Batch, now: float) -> Batch | None:
         """The batch without findings; the same object when there were none, None when nothing is left."""
         parts = batch.items()
+        items = len(parts)
         for group in batch.groups:
             parts.append(group.header)
             parts.extend(scope.header for scope in group.scopes)
-        hits = self._scan(parts, batch.signal)
+        hits = self._scan(parts, items, batch.signal)
         if always := self.redactor.masks.always:
             hits.marks = {position: hits.marks.get(position, 0) | always for position in range(len(parts))}
         if not hits.marks:
@@ -67,9 +69,11 @@ class Redaction(Processor):
             return batch
         return result if result.groups else None
 
-    def _scan(self, parts: list[bytes], signal: Signal) -> Hits:
+    def _scan(self, parts: list[bytes], items: int, signal: Signal) -> Hits:
+        limit = self.config.limits.max_hits
         try:
-            hits = self._scanner.scan(parts, self.config.limits.max_hits)
+            hits = self._scanner.scan(parts, limit)
+            narrowed(hits, parts[:items], signal, self._scanner, limit)
         except EngineFailed as error:
             self._fail_closed.add(1, "engine")
             raise Refused(f"redaction: {error}", reason="redaction") from None

@@ -1,0 +1,108 @@
+"""Random bytes of ids and times wake nothing; text and unknown fields always do."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from bench.load import CANARY, requests
+from collector.model import Signal
+from collector.otlp.scan import ENGINES, Hits, Scanner
+from collector.processors.redaction import Redaction
+from collector.processors.redaction.second_look import narrowed, textual
+from tests.support import REQUEST, any_value, attributes, batch, build, span
+
+MAIL = b"ab@cd.example"
+SPAN = span("op", {"k": "v", "n": 2**40}, trace=b"T" * 16, span_id=b"S" * 8, start=7, duration=9)
+SPAN.parent_span_id, SPAN.flags, SPAN.trace_state = b"P" * 8, 257, "a=b"
+RECORD = LogRecord(
+    time_unix_nano=5, observed_time_unix_nano=6, flags=1, trace_id=b"T" * 16, span_id=b"S" * 8, severity_text="INFO"
+)
+RECORD.body.CopyFrom(any_value("hello"))
+RECORD.attributes.extend(attributes({"k": "v"}))
+
+
+@pytest.mark.parametrize(("item", "signal"), [(SPAN, Signal.TRACES), (RECORD, Signal.LOGS)])
+def test_all_but_ids_times_and_flags_stays(item, signal):
+    rest = type(item)()
+    rest.CopyFrom(item)
+    gone = "trace_id span_id parent_span_id start_time_unix_nano end_time_unix_nano time_unix_nano observed_time_unix_nano flags"
+    for name in gone.split():
+        if name in item.DESCRIPTOR.fields_by_name:
+            rest.ClearField(name)
+    assert textual(item.SerializeToString(), signal).replace(b"\n", b"") == rest.SerializeToString().replace(b"\n", b"")
+
+
+@pytest.mark.parametrize("data", [b"\x0a", b"\xff" * 20, b"\x0a\x10short", SPAN.SerializeToString()[:-3], b"\x0b" + MAIL])
+def test_a_malformed_item_is_searched_as_a_whole(data):
+    assert textual(data, Signal.TRACES) == data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x0a\x0d" + MAIL,  # an id of another size
+        b"\x9a\x06\x10" + MAIL + b"abc",  # an unknown field of the size of an id
+        b"\x0b\x12\x0d" + MAIL + b"\x0c",  # in a group
+        b"\x2a\x10" + MAIL + b"abc",  # a name of the size of an id
+        b"\x0a\x10" + b"T" * 16 + b"\x0a\x0d" + MAIL,  # a second trace_id
+        b"\xa1\x06" + b"a@bc.exa",  # an unknown number of fixed size
+    ],
+)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_text_in_any_other_place_keeps_its_mark(data, engine):
+    """R-303."""
+    scanner = Scanner([rb"@\w\w"], engine=engine)
+    hits = scanner.scan([b"clean", data])
+    narrowed(hits, [b"clean", data], Signal.TRACES, scanner, 2000)
+    assert set(hits.marks) == {1}
+
+
+def test_marks_of_ids_go_and_those_of_headers_and_metrics_stay():
+    scanner = Scanner([b"@ab", b"zz"])
+    noisy = Span(trace_id=b"@ab" * 5 + b"x", name="zz").SerializeToString()
+    pure = Span(trace_id=b"@ab" * 5 + b"x", start_time_unix_nano=int.from_bytes(b"00@ab000", "little")).SerializeToString()
+    parts = [pure, noisy, b"header @ab"]
+    hits = scanner.scan(parts)
+    assert set(hits.marks) == {0, 1, 2}
+    narrowed(hits, parts[:2], Signal.TRACES, scanner, 2000)
+    assert hits.marks == {1: 2, 2: 1}
+    hits = scanner.scan(parts)
+    narrowed(hits, parts[:2], Signal.METRICS, scanner, 2000)
+    assert set(hits.marks) == {0, 1, 2}
+
+
+def test_an_item_that_floods_only_now_is_searched_as_a_flood():
+    scanner = Scanner([b"a"])
+    hits = Hits(marks={0: 1})
+    narrowed(hits, [Span(name="a" * 50).SerializeToString()], Signal.TRACES, scanner, 10)
+    assert hits.floods == {0}
+    assert hits.marks == {0: 1}
+    narrowed(hits, [b""], Signal.TRACES, scanner, 10)
+    assert hits.marks == {0: 1}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(min_size=16, max_size=16), st.binary(min_size=8, max_size=8), st.integers(0, 2**64 - 1))
+def test_no_id_or_time_hides_what_the_name_holds(trace, own, time):
+    """R-303."""
+    request = REQUEST[Signal.TRACES]()
+    request.resource_spans.add().scope_spans.add().spans.add(
+        trace_id=trace, span_id=own, parent_span_id=own, name="ab@cd.example", start_time_unix_nano=time, end_time_unix_nano=time
+    )
+    out = build(Redaction).process(batch(request), 0)
+    assert b"cd.example" not in out.encode()
+
+
+def test_hardly_anything_but_planted_text_is_decoded():
+    """R-310 (partly)."""
+    processor = build(Redaction)
+    planted = marked = 0
+    stream = requests(3)
+    for _ in range(6):
+        given_ = batch(type(REQUEST[Signal.TRACES]()).FromString(next(stream).data))
+        items = given_.items()
+        planted += sum(CANARY.encode() in item for item in items)
+        marked += len(processor._scan(items, len(items), Signal.TRACES).marks)
+    assert planted <= marked <= planted + 15
