@@ -52,6 +52,8 @@ class Record:
     outcomes: list[Outcome] = field(default_factory=list)
     alone: bool = False
     """Sent as it is: half of something that was too large, or tried before."""
+    turn: int = 0
+    """Number of its present wait for another try, 0 when it does not wait for one."""
     decided: bool = False
     """Booked and gone from the queue."""
 
@@ -66,20 +68,36 @@ class Record:
         return bool(self.outcomes) and all(outcome.future.cancelled() for outcome in self.outcomes)
 
 
+_Entry = tuple[float, int, Record]
+
+
+def _waits(entry: _Entry) -> bool:
+    return entry[2].turn == entry[1]
+
+
+def _first(heap: list[_Entry]) -> _Entry | None:
+    """The first entry whose record still waits."""
+    while heap and not _waits(heap[0]):
+        heapq.heappop(heap)
+    return heap[0] if heap else None
+
+
 class RecordQueue:
     """`room` answers whether more fits, `next` what is due; times are monotonic seconds."""
 
     def __init__(self, settings: Queue, max_bytes: int) -> None:
         self.settings, self.max_bytes = settings, max_bytes
         self._ready: dict[Signal, deque[Record]] = {signal: deque() for signal in Signal}
-        self._later: list[tuple[float, int, Record]] = []
-        self._sequence = itertools.count()
+        self._later: list[_Entry] = []  # heap by due time
+        self._ages: list[_Entry] = []  # the same records, heap by age; entries whose turn is over are skipped in both
+        self._delayed = 0
+        self._sequence = itertools.count(1)
         self.bytes = self.records = 0
         self.items: dict[Signal, int] = dict.fromkeys(Signal, 0)
 
     def __len__(self) -> int:
         """Records that wait, without those in flight."""
-        return sum(map(len, self._ready.values())) + len(self._later)
+        return sum(map(len, self._ready.values())) + self._delayed
 
     def used(self) -> int:
         """Fill level in units of `sizer`."""
@@ -108,34 +126,42 @@ class RecordQueue:
 
     def delay(self, record: Record, due: float) -> None:
         """A record in flight waits for its next try."""
-        record.alone = True
-        heapq.heappush(self._later, (due, next(self._sequence), record))
+        record.alone, record.turn = True, next(self._sequence)
+        heapq.heappush(self._later, (due, record.turn, record))
+        heapq.heappush(self._ages, (record.payload.born, record.turn, record))
+        self._delayed += 1
+        if len(self._ages) > 2 * self._delayed + 64:
+            self._ages = [entry for entry in self._ages if _waits(entry)]
+            heapq.heapify(self._ages)
 
     def hasten(self, due: float) -> None:
         """No record waits longer than until `due` (the destination is up again)."""
-        self._later = [(min(old, due), sequence, record) for old, sequence, record in self._later]
+        self._later = [(min(entry[0], due), *entry[1:]) for entry in self._later if _waits(entry)]
         heapq.heapify(self._later)
 
     def pop_oldest(self) -> Record | None:
         """Take out the record that was accepted first; None when all are in flight."""
-        waiting = [queue[0] for queue in self._ready.values() if queue] + [record for _, _, record in self._later]
+        waiting = [queue[0] for queue in self._ready.values() if queue]
+        if (delayed := _first(self._ages)) is not None:
+            waiting.append(delayed[2])
         if not waiting:
             return None
         oldest = min(waiting, key=lambda record: record.payload.born)
-        queue = self._ready[oldest.payload.signal]
-        if queue and queue[0] is oldest:
-            queue.popleft()
+        if oldest.turn:
+            self._delayed -= 1
+            oldest.turn = 0
         else:
-            self._later = [entry for entry in self._later if entry[2] is not oldest]
-            heapq.heapify(self._later)
+            self._ready[oldest.payload.signal].popleft()
         return oldest
 
     def next(self, now: float, *, flush: bool) -> tuple[Record | None, float | None]:
         """What is due, joined; else the seconds until something will be (None: nothing waits). `flush`: do not wait to fill."""
-        while self._later and self._later[0][0] <= now:
+        while (entry := _first(self._later)) is not None and entry[0] <= now:
             record = heapq.heappop(self._later)[2]
+            record.turn = 0
+            self._delayed -= 1
             self._ready[record.payload.signal].appendleft(record)
-        waits = [self._later[0][0] - now] if self._later else []
+        waits = [] if entry is None else [entry[0] - now]
         for queue in self._ready.values():
             if queue:
                 wait = 0.0 if flush else self._fill_wait(queue, now)

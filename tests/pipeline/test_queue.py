@@ -1,0 +1,70 @@
+"""pipeline.queue: what waits, in which order it leaves, and what that costs."""
+
+import random
+import time
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.fields import Queue
+from collector.model import Payload, Signal
+from collector.pipeline.queue import Record, RecordQueue
+
+ONE_BY_ONE = Queue.model_validate({"queue_size": 1 << 30, "batch": {"max_size": 1, "flush_timeout": "0"}})
+
+
+def record(born, signal=Signal.TRACES):
+    return Record(Payload(signal, b"x", 1, born))
+
+
+@given(st.integers(0, 2**32))
+@settings(deadline=None, max_examples=60)
+def test_every_record_leaves_exactly_once_whatever_happens_in_between(seed):
+    chance = random.Random(seed)
+    queue, flying, gone, now, made = RecordQueue(ONE_BY_ONE, 1 << 40), [], [], 0.0, 0
+    for _ in range(200):
+        now += chance.random()
+        step = chance.randrange(6)
+        if step <= 1:
+            made += 1
+            queue.add(record(now, chance.choice(list(Signal))))
+        elif step == 2 and (found := queue.next(now, flush=True)[0]) is not None:
+            flying.append(found)
+        elif step == 3 and flying:
+            queue.delay(flying.pop(chance.randrange(len(flying))), now + chance.uniform(0, 5))
+        elif step == 4 and (oldest := queue.pop_oldest()) is not None:
+            queue.leave(oldest)
+            gone.append(oldest)
+        elif step == 5:
+            queue.hasten(now + 0.5)
+        assert len(queue) + len(flying) + len(gone) == made
+        assert queue.records == len(queue) + len(flying)
+    while (found := queue.next(now + 100, flush=True)[0]) is not None:
+        flying.append(found)
+    assert len(queue) == 0
+    assert len({id(each) for each in (*flying, *gone)}) == made
+
+
+def test_the_oldest_goes_first_wherever_it_waits():
+    queue = RecordQueue(ONE_BY_ONE, 1 << 40)
+    for born in (3.0, 1.0, 2.0):
+        queue.add(record(born))
+        queue.delay(queue.next(0, flush=True)[0], 10 - born)
+    queue.add(record(1.5))
+    queue.add(record(0.5, Signal.LOGS))
+    assert [queue.pop_oldest().payload.born for _ in range(5)] == [0.5, 1.0, 1.5, 2.0, 3.0]
+    assert queue.pop_oldest() is None
+    assert queue.next(100, flush=True) == (None, None)
+
+
+def test_a_long_queue_of_a_dead_destination_costs_the_others_no_time():
+    """R-104."""
+    queue = RecordQueue(ONE_BY_ONE, 1 << 40)
+    for number in range(50_000):
+        queue.add(record(number))
+        queue.delay(queue.next(0, flush=True)[0], 1e9 + number)
+    started = time.perf_counter()
+    for _ in range(1_000):
+        queue.leave(queue.pop_oldest())
+    assert time.perf_counter() - started < 1.0
+    assert len(queue) == 49_000
