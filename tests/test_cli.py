@@ -99,7 +99,8 @@ def test_the_group_knows_its_commands_for_completion() -> None:
 def test_an_unknown_command_is_wrong_usage() -> None:
     result = cli("valdate")
     assert result.exit_code == 2
-    assert "No such command 'valdate'" in result.output
+    assert "No such command 'valdate'. Did you mean 'validate'?" in result.output
+    assert "A configuration file goes after --config." in cli("my.yaml").output
 
 
 # run
@@ -288,7 +289,14 @@ def test_components_are_listed_with_aliases_and_files() -> None:
     assert all(entry["summary"] for kind in ("receivers", "processors", "exporters", "extensions") for entry in document[kind])
 
 
+def test_print_config_takes_files_as_validate_does(config: str) -> None:
+    assert cli("print-config", config, *OWN).output == cli("print-config", f"--config={config}", *OWN).output
+
+
 # health and send, against a small HTTP server
+
+
+ANSWER = '{"status":"Server available","uptime":"3m12s"}'
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -306,7 +314,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.server.asked.append((self.path, body))
         self.send_response(self.server.code)
         self.end_headers()
-        self.wfile.write(b'{"status":"Server available","uptime":"3m12s"}')
+        self.wfile.write(ANSWER.encode())
 
     def log_message(self, *args: object) -> None:
         pass
@@ -334,7 +342,7 @@ def test_health_asks_and_tells(server: Any, flags: list[str], path: str, text: s
     assert server.asked == [(path, "")]
     server.code = 503
     result = cli("health", *flags, env={"OTEL_SIDECAR_HEALTH_ENDPOINT": f"http://{server.place}/"})
-    assert (result.exit_code, result.stderr) == (1, f"failed {text}: HTTP 503\n")
+    assert (result.exit_code, result.stderr) == (1, f"failed {text}: HTTP 503 {ANSWER}\n")
 
 
 def test_health_fails_without_an_answer_and_within_its_time() -> None:
@@ -344,7 +352,9 @@ def test_health_fails_without_an_answer_and_within_its_time() -> None:
         place = f"127.0.0.1:{silent.getsockname()[1]}"
         result = cli("health", "--endpoint", place, "--timeout", "50ms")
         assert (result.exit_code, result.stderr) == (1, f"failed up: {place}: timed out\n")
-    assert cli("health", "--endpoint", place, "--timeout", "1s").exit_code == 1
+    result = cli("health", "--endpoint", place, "--timeout", "1s")
+    assert result.exit_code == 1
+    assert "Connection refused - is health_check in service::extensions" in result.stderr
 
 
 def test_an_answer_that_is_not_http_is_a_failure() -> None:
@@ -385,8 +395,28 @@ def test_send_fails_when_the_answer_is_not_200_or_missing(server: Any) -> None:
     assert cli("send", "--endpoint", server.place).exit_code == 1
     result = cli("send", "--endpoint", "http://127.0.0.1:1")
     assert result.exit_code == 1
-    assert "no answer from 127.0.0.1:1" in result.output
+    assert "no answer from 127.0.0.1:1: Connection refused" in result.output
+    assert "otel-sidecar run --dev" in result.output
     assert cli("send", "--endpoint", "ftp://x").exit_code == 2
+
+
+def test_send_to_a_grpc_port_says_so_in_plain_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"\x00\x00\x1e\x04\x00\x00\x00\x00\x00\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        result = cli("send", "--endpoint", f"127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
+    assert result.exit_code == 1
+    assert "a gRPC port?" in result.output
+    assert "\x00" not in result.output
 
 
 def test_the_sample_conversation_is_valid_otlp_with_one_priced_call() -> None:

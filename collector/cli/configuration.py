@@ -83,6 +83,7 @@ def _count(number: int, noun: str) -> str:
 
 
 @click.command(cls=Command, name="print-config")
+@click.argument("files", nargs=-1)
 @sourced
 @click.option("--mode", type=click.Choice(["redacted", "unredacted"]), default="redacted", show_default=True)
 @click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
@@ -90,6 +91,7 @@ def _count(number: int, noun: str) -> str:
 @click.pass_context
 def print_config(
     ctx: click.Context,
+    files: tuple[str, ...],
     sources: tuple[str, ...],
     sets: tuple[str, ...],
     feature_gates: tuple[str, ...],
@@ -100,11 +102,11 @@ def print_config(
     form: str,
     check: bool,
 ) -> None:
-    """Print the configuration as it results from all sources, variables and --set; secrets and headers as ****."""
+    """Print the configuration as it results from FILES (also --config), variables and --set; secrets and headers as ****."""
     from collector.config import printing
 
     places.note_gates(feature_gates)
-    loaded = _load(sources, sets, dev, relax_unset_env, folders)
+    loaded = _load((*sources, *files), sets, dev, relax_unset_env, folders)
     if loaded.errors and (check or not loaded.merged or mode == "redacted"):
         # Without checked settings nobody knows which values are secrets, so nothing is shown as redacted.
         _errors(loaded.errors)

@@ -31,10 +31,12 @@ def health(ctx: click.Context, endpoint: str | None, ready: bool, live: bool, ti
     try:
         status, body = ask(host.strip("[]") or "127.0.0.1", int(port), path, limit)
     except (OSError, ValueError) as error:
-        click.echo(f"failed {what}: {endpoint}: {error}", err=True)
+        reason = getattr(error, "strerror", None) or error
+        hint = " - is health_check in service::extensions, at this address?" if isinstance(error, ConnectionRefusedError) else ""
+        click.echo(f"failed {what}: {endpoint}: {reason}{hint}", err=True)
         ctx.exit(1)
     if status != 200:
-        click.echo(f"failed {what}: HTTP {status}", err=True)
+        click.echo(f"failed {what}: HTTP {status} {body.strip()[:256]}".rstrip(), err=True)
         ctx.exit(1)
     uptime = _UPTIME.search(body)
     click.echo(f"ok {what}{f' {uptime[1]}' if uptime else ''}")

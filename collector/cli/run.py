@@ -47,7 +47,12 @@ def run(
     sample: bool,
     **logging: Any,
 ) -> None:
-    """Run the collector until SIGTERM; then send what is left. SIGHUP loads the configuration again."""
+    """Run the collector until SIGTERM; then send what is left. SIGHUP loads the configuration again.
+
+    \b
+    otel-sidecar run --dev
+    otel-sidecar run --config config.yaml --set exporters.loki.endpoint=http://loki:3100
+    """
     places.note_gates(feature_gates)
     chosen = places.sources(sources, dev)
     from collector.errors import ConfigError

@@ -42,6 +42,8 @@ def send(ctx: click.Context, endpoint: str, count: int, error: bool, timeout: fl
             click.echo(f"sent {result.line()}")
     if as_json:
         click.echo(json.dumps({"schema": "otel-sidecar/send/v1", "sent": [asdict(result) for result in results]}, indent=2))
+    if not any(result.status for result in results):
+        click.echo("To start a sidecar there: otel-sidecar run --dev", err=True)
     ctx.exit(0 if all(result.status == 200 for result in results) else 1)
 
 
@@ -57,7 +59,7 @@ class Sent:
     def line(self) -> str:
         """For people."""
         what = "3 spans" if self.signal == "traces" else "1 log record"
-        outcome = f"{self.status} {self.answer}" if self.status else self.answer
+        outcome = f"{self.status} {'ok' if self.answer == '{}' else self.answer}" if self.status else self.answer
         return f"{what:<12} trace {self.trace_id}  {MODEL} {INPUT_TOKENS} + {OUTPUT_TOKENS} tokens  -> {outcome}"
 
 
@@ -82,8 +84,10 @@ def _post(scheme: str, place: str, path: str, body: dict[str, Any], timeout: flo
         connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
         answer = connection.getresponse()
         return answer.status, answer.read(4096).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as failure:
-        return 0, f"no answer from {place}: {failure or type(failure).__name__}"
+    except http.client.HTTPException:
+        return 0, f"no HTTP answer from {place}: a gRPC port? The HTTP one is usually 4318"
+    except OSError as failure:
+        return 0, f"no answer from {place}: {failure.strerror or failure}"
     finally:
         connection.close()
 

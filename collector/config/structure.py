@@ -27,6 +27,12 @@ ELSEWHERE = {
     "exporters": "logging jaeger zipkin nop prometheus_remote_write datadog splunk_hec awsxray googlecloud clickhouse",
     "extensions": "memory_ballast host_observer k8s_observer opamp jaegerremotesampling headers_setter",
 }
+INSTEAD = {  # what does the same here
+    ("exporters", "logging"): "use debug, its newer name",
+    ("exporters", "jaeger"): "Jaeger takes OTLP: use otlp_grpc with endpoint jaeger:4317",
+    ("exporters", "datadog"): "use otlp_http with Datadog's OTLP endpoint and its API key as a header",
+    ("extensions", "memory_ballast"): "not needed: remove it",
+}
 _SECTIONS = (*KINDS, "connectors", "service")
 _PIPELINE_KINDS = ("receivers", "processors", "exporters")
 Declarations = dict[str, dict[str, Declared | None]]
@@ -112,7 +118,9 @@ class Structure:
         type_id = component_id.partition("/")[0]
         known = self.catalog.types(kind)
         others = [other for other in KINDS if other != kind and self.catalog.resolve(other, type_id)]
-        if type_id in PLANNED[kind].split():
+        if found := INSTEAD.get((kind, type_id)):
+            hint = found
+        elif type_id in PLANNED[kind].split():
             hint = "planned, not there yet: remove it for now"
         elif near := did_you_mean(type_id, (*known, *ALIASES[kind])):
             hint = near
