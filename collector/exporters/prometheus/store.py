@@ -199,8 +199,11 @@ class Store:
             value = plus(source.value, value)
         elif time < source.time:
             return  # an older cumulative value or gauge is part of, or replaced by, the newer one that is shown
-        elif kind != "gauge" and len(source.output.sources) > 1 and _reset(source.value, value):
-            source.output.retire(source, value)
+        elif kind != "gauge" and _reset(source.value, value):
+            if len(source.output.sources) > 1:
+                source.output.retire(source, value)
+        elif kind != "gauge" and type(value) is type(source.value):
+            value = value.after(source.value)  # type: ignore[arg-type]
         growth = weight(value) - source.weight
         if growth > 0 and self.size >= MAX_BYTES:
             raise Unusable("series_limit")

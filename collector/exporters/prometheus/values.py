@@ -23,6 +23,9 @@ MAX_BOUNDS = 1024
 MAX_BUCKETS = 320
 """Exponential buckets of one sign; more are joined by halving the resolution (SDKs keep 160)."""
 
+MAX_EXEMPLARS = 10
+"""Of an exponential histogram."""
+
 
 class Unusable(ValueError):
     """A data point that cannot be shown; the message is the reason it is counted under."""
@@ -38,6 +41,10 @@ class Number:
     def plus(self, other: Number) -> Number:
         """The sum, with the newer exemplar."""
         return Number(self.value + other.value, other.exemplar or self.exemplar)
+
+    def after(self, older: Number) -> Number:
+        """The same with the exemplar of an older state where it has none: SDKs send each exemplar once."""
+        return self if self.exemplar or not older.exemplar else replace(self, exemplar=older.exemplar)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,12 @@ class Buckets:
         counts = tuple(map(int.__add__, self.counts, other.counts))
         exemplars = {**self.exemplars, **other.exemplars} if self.exemplars else other.exemplars
         return Buckets(self.count + other.count, _total(self.total, other.total), self.bounds, counts, exemplars)
+
+    def after(self, older: Buckets) -> Buckets:
+        """The same with the exemplars of an older state in buckets that have none."""
+        if not older.exemplars:
+            return self
+        return replace(self, exemplars={**_placed(tuple(older.exemplars.values()), self.bounds), **self.exemplars})
 
     def _over(self, shared: tuple[float, ...]) -> Buckets:
         out, pending, kept = [], 0, set(shared)
@@ -100,6 +113,10 @@ class Exponential:
             _sum(left.negative, right.negative),
             other.exemplars or self.exemplars,
         ).bounded()
+
+    def after(self, older: Exponential) -> Exponential:
+        """The same with the newest exemplars of both."""
+        return replace(self, exemplars=(*older.exemplars, *self.exemplars)[-MAX_EXEMPLARS:]) if older.exemplars else self
 
     def coarser(self, scale: int) -> Exponential:
         """The same at a lower `scale`: each step joins two neighbours, no count is lost."""
@@ -154,6 +171,10 @@ class Quantiles:
         """Counts and sums add up; quantiles cannot, so the newer ones stand."""
         return Quantiles(self.count + other.count, self.total + other.total, other.quantiles)
 
+    def after(self, older: Quantiles) -> Quantiles:
+        """The same: summaries have no exemplars."""
+        return self
+
 
 AnyValue = Number | Buckets | Exponential | Quantiles
 
@@ -207,7 +228,7 @@ def exponential(point: Any) -> Exponential:
     if inside != point.count or point.count > MAX_COUNT or not 0 <= threshold < math.inf or not -64 <= point.scale <= 64:
         raise Unusable("malformed")
     total = point.sum if point.HasField("sum") else None
-    found = tuple(exemplar(entry) for entry in point.exemplars[-10:])
+    found = tuple(exemplar(entry) for entry in point.exemplars[-MAX_EXEMPLARS:])
     return Exponential(point.count, total, point.scale, point.zero_count, threshold, sides[0], sides[1], found).bounded()
 
 

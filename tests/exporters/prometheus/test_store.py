@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, SummaryDataPoint
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar, Metric, SummaryDataPoint
 
 from collector.exporters.prometheus import store as store_module
 from collector.meters import OVERFLOW
@@ -338,3 +340,57 @@ async def test_constant_labels_are_on_every_series() -> None:
     under = Under(const_labels={"team.name": "a"})
     await under.send(gauge("load", point(1)))
     assert under.samples()["load"][0][0]["team_name"] == "a"
+
+
+def _mark(value: float, trace: int) -> Exemplar:
+    return Exemplar(as_double=value, time_unix_nano=trace, trace_id=bytes([trace]) * 16, span_id=b"\2" * 8)
+
+
+def _traces(under: Under) -> dict[str, list[str]]:
+    """Sample -> first byte of the trace ids of its exemplars, as protobuf shows them."""
+    found: dict[str, list[str]] = {}
+    for line in under.openmetrics().splitlines():
+        if " # {" in line:
+            found.setdefault(line.split(" ")[0], []).append(re.findall(r'trace_id="(..)', line)[0])
+    return found
+
+
+async def test_exemplars_stay_until_newer_ones_come_or_the_count_starts_over() -> None:
+    """R-501 (partly)."""
+    under = Under()
+
+    async def send(time: int, count: int, *marks: Exemplar) -> dict[str, list[str]]:
+        calls = point(count, time=time)
+        calls.exemplars.extend(marks)
+        took = bucket_point([1, 2], [count, count, 0], time_unix_nano=time, exemplars=marks)
+        await under.send(total("calls", calls), histogram("took", took))
+        return {name.split("{")[0] + name[-6:-1]: traces for name, traces in _traces(under).items()}
+
+    first = await send(1, 5, _mark(0.5, 1), _mark(1.5, 2))
+    assert sorted(traces for traces in first.values()) == [["01"], ["02"], ["02"]]
+    assert await send(2, 6) == first
+    assert await send(3, 6) == first
+    newer = await send(4, 7, _mark(1.2, 9))
+    assert sorted(traces for traces in newer.values()) == [["01"], ["09"], ["09"]]
+    assert await send(5, 1) == {}
+
+
+async def test_exemplars_of_changed_bounds_and_of_exponential_histograms_are_kept_within_bounds() -> None:
+    under = Under()
+    await under.send(histogram("took", bucket_point([1, 2], [0, 1, 0], time_unix_nano=1, exemplars=[_mark(1.5, 3)])))
+    await under.send(histogram("took", bucket_point([1, 1.2], [0, 0, 2], time_unix_nano=2)))
+    assert [name for name in _traces(under) if "+Inf" in name] == list(_traces(under))
+    for number in range(1, 15):
+        entry = exponential_point(0, {0: number}, time_unix_nano=number, exemplars=[_mark(1.5, number)])
+        await under.send(exponential("size", entry))
+    value = next(iter(under.exporter.store.families["size"].sources.values())).value
+    assert [exemplar.labels["trace_id"][:2] for exemplar in value.exemplars] == [f"{n:02x}" for n in range(5, 15)]
+    await under.send(exponential("size", exponential_point(0, {0: 20}, time_unix_nano=20)))
+    assert len(next(iter(under.exporter.store.families["size"].sources.values())).value.exemplars) == 10
+
+
+async def test_summaries_are_replaced_as_they_are() -> None:
+    under = Under()
+    for time in (1, 2):
+        await under.send(summary("old", SummaryDataPoint(count=time, sum=3.0, time_unix_nano=time)))
+    assert under.values("old_count") == [2.0]
