@@ -54,6 +54,17 @@ class RunOptions:
 def main(options: RunOptions) -> int:
     """Run until a signal ends it; returns the exit code: 0 after a drain, 78 for an unusable configuration."""
     _tune_memory()
+    # As process 1 of a container it would ignore these signals until the loop handles them; nothing is taken before that.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    try:
+        return _run(options)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _run(options: RunOptions) -> int:
     service = Service(options)
     try:
         loaded = service.load()

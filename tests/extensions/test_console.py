@@ -1,5 +1,7 @@
 """extensions.console: the page, its JSON, and who may see them."""
 
+import asyncio
+
 import aiohttp
 import pytest
 from pydantic import ValidationError
@@ -98,6 +100,10 @@ async def test_with_a_token_nothing_is_shown_without_it():
     try:
         assert (await get(base))[0] == 401
         assert (await get(base, headers={"Authorization": "Bearer wrong"}))[0] == 401
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /api/v1/spend HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer \xff\xfe\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 401")
+        writer.close()
         assert (await get(base, headers={"Authorization": "Bearer s3cret"}))[0] == 200
         status, _, headers = await get(base + "?token=s3cret")
         assert status == 303
@@ -112,6 +118,16 @@ async def test_with_a_token_nothing_is_shown_without_it():
 def test_an_address_for_other_machines_needs_a_token(endpoint):
     with pytest.raises(ValidationError, match="needs a token"):
         Console.Config(endpoint=endpoint)
+
+
+async def test_a_taken_address_is_an_error_that_leaves_nothing_and_starting_twice_is_harmless(page):
+    console, base = page
+    await console.start()
+    other = Console(Console.Config(endpoint=base.removeprefix("http://")), settings())
+    with pytest.raises(OSError, match="in use"):
+        await other.start()
+    assert other._runner is None
+    assert (await get(base))[0] == 200
 
 
 def test_an_endpoint_needs_a_port():

@@ -235,3 +235,13 @@ async def test_processors_are_warmed_after_the_start_and_before_a_reload_uses_th
     assert second is not first
     assert second.hot
     await sidecar.feed()
+
+
+def test_a_signal_before_the_loop_runs_ends_it_too(tmp_path, monkeypatch):
+    """As process 1 of a container a program without handlers ignores SIGTERM."""
+    exits = []
+    monkeypatch.setattr(running.os, "_exit", exits.append)
+    monkeypatch.setattr(running.Service, "load", lambda self: os.kill(os.getpid(), signal.SIGTERM) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(RunOptions())
+    assert exits == [0]

@@ -86,6 +86,9 @@ class Console(Extension):
         """Listen. Raises OSError when the port is taken."""
         from aiohttp import web
 
+        if self._runner is not None:
+            return
+
         @web.middleware
         async def guard(request: web.Request, handler: Any) -> web.StreamResponse:
             return await self._guard(request, handler)
@@ -100,10 +103,15 @@ class Console(Extension):
         app.router.add_get("/api/v1/traces/{trace_id}", self._trace)
         app.router.add_get("/api/v1/logs", self._json(lambda: {"logs": [r for kept in self._kept() for r in kept.logs()]}))
         app.router.add_post("/-/reload", self._reload)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
         host, _, port = self.config.endpoint.rpartition(":")
-        await web.TCPSite(self._runner, host.strip("[]") or None, int(port)).start()
+        try:
+            await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
 
     async def stop(self) -> None:
         """Close the port."""
@@ -121,6 +129,7 @@ class Console(Extension):
             "schema": "otel-sidecar/overview/v1",
             "state": status.get("state"),
             "version": status.get("version"),
+            "last_reload_error": status.get("last_reload_error", ""),
             "uptime_seconds": status.get("uptime_seconds"),
             "memory": status.get("memory", {}),
             "pipelines": status.get("pipelines", {}),
@@ -212,7 +221,7 @@ class Console(Extension):
         return web.Response(status=401, text="token required", headers={"WWW-Authenticate": "Bearer"})
 
     def _equal(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self._token().encode())
+        return hmac.compare_digest(given.encode(errors="surrogateescape"), self._token().encode())
 
     def _json(self, make: Any) -> Any:
         async def answer(request: web.Request) -> web.Response:
