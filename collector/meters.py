@@ -8,7 +8,10 @@ port 8888 and beside the received metrics on the prometheus exporter's endpoint)
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
+from math import fsum
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -67,6 +70,13 @@ class Instrument:
     def observe(self, value: float, *labels: str, exemplar: Mapping[str, str] | None = None) -> None:
         """Put one value into a histogram."""
         self._child(labels).observe(value, exemplar)
+
+    def observe_many(self, values: Sequence[float], *labels: str) -> None:
+        """Put several finite values into a histogram at once; their sum is rounded once."""
+        child = self._child(labels)
+        child._sum.inc(fsum(values))
+        for index, count in Counts([bisect_left(child._upper_bounds, value) for value in values]).items():
+            child._buckets[index].inc(count)
 
     def touch(self, *labels: str) -> None:
         """Show the series with its start value, so that alerts see it before the first event."""

@@ -58,3 +58,28 @@ def test_own_and_derived_families_are_apart():
 def test_a_wrong_number_of_labels_is_a_bug_that_shows():
     with pytest.raises(ValueError, match="label values"):
         Meters().counter("a", "text", ("x",)).add(1)
+
+
+def test_many_observations_at_once_are_the_same_as_one_by_one():
+    def samples(many: bool) -> dict[tuple[str, str | None], float]:
+        meters = Meters()
+        histogram = meters.histogram("h", "text", ("x",), buckets=(1, 2))
+        values = [0.5, 1, 1.5, 2, 2.5, 1e9, 0.1]
+        if many:
+            histogram.observe_many(values, "a")
+        else:
+            for value in values:
+                histogram.observe(value, "a")
+        return {(s.name, s.labels.get("le")): s.value for family in meters.own.collect() for s in family.samples}
+
+    assert samples(many=True) == pytest.approx(samples(many=False), rel=1e-15)
+
+
+def test_many_observations_have_an_exactly_rounded_sum_and_respect_the_cap():
+    meters = Meters(cap=2)
+    histogram = meters.histogram("h", "text", ("x",), buckets=(1,))
+    histogram.observe_many([0.1] * 10, "a")
+    histogram.observe_many([1e16, 1.0, -1e16], "b")
+    histogram.observe_many([5.0], "c")
+    sums = {s.labels["x"]: s.value for family in meters.own.collect() for s in family.samples if s.name == "h_sum"}
+    assert sums == {"a": 1.0, OVERFLOW: 6.0}

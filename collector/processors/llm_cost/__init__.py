@@ -17,8 +17,12 @@ from collector.otlp.scan import EngineFailed, Scanner
 from collector.processors.llm_cost.accounting import Accounting
 from collector.processors.llm_cost.call import Origin, Seen, origin_of
 from collector.processors.llm_cost.options import Options
+from collector.processors.llm_cost.plans import Quick
 
 _HITS_PER_SPAN = 64
+_NOBODY = Origin()
+_Found = tuple[int, int, int, Seen | Quick, Scope, int]
+"""End and minus start first: in that order children come before their parents."""
 
 
 class LlmCost(Processor):
@@ -42,14 +46,15 @@ class LlmCost(Processor):
         positions = self._candidates(batch.items())
         if not positions:
             return batch
-        calls = list(self._read(batch, positions))
-        calls.sort(key=_children_first)
+        self._accounting.begin(now)
         changed = False
-        for seen, scope, index in calls:
-            stamped = self._guarded(self._accounting.settle, seen, now)
+        for _, _, _, call, scope, index in sorted(self._read(batch, positions)):
+            step = self._accounting.settle_quick if isinstance(call, Quick) else self._accounting.settle
+            stamped = self._guarded(step, call, now)
             if stamped is not None:
                 scope.items[index] = stamped
                 changed = True
+        self._accounting.end(now)
         return Batch(batch.signal, batch.groups, None, batch.metadata) if changed else batch
 
     def tick(self, now: float) -> None:
@@ -88,19 +93,19 @@ class LlmCost(Processor):
         except EngineFailed:
             return list(range(len(items)))
 
-    def _read(self, batch: Batch, positions: list[int]) -> Iterator[tuple[Seen, Scope, int]]:
-        offset, at = 0, 0
+    def _read(self, batch: Batch, positions: list[int]) -> Iterator[_Found]:
+        offset, at, look = 0, 0, self._accounting.look
         for group in batch.groups:
             for scope in group.scopes:
                 end = offset + len(scope.items)
                 origin = None
                 while at < len(positions) and positions[at] < end:
                     if origin is None:
-                        origin = self._guarded(origin_of, group.header, scope.header) or Origin()
+                        origin = self._guarded(origin_of, group.header, scope.header) or _NOBODY
                     index = positions[at] - offset
-                    seen = self._guarded(self._accounting.look, scope.items[index], origin)
-                    if seen is not None:
-                        yield seen, scope, index
+                    call = self._guarded(look, scope.items[index], origin)
+                    if call is not None:
+                        yield call.end, -call.start, at, call, scope, index
                     at += 1
                 offset = end
 
@@ -114,7 +119,3 @@ class LlmCost(Processor):
             self._accounting.counters.errors.add(1)
             self.settings.log.warning("llm_cost: a span could not be priced: %s", type(error).__name__)
         return None
-
-
-def _children_first(call: tuple[Seen, Scope, int]) -> tuple[int, int]:
-    return call[0].end, -call[0].start

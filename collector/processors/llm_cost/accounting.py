@@ -5,26 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pydantic import ValidationError
 
 from collector.component import Settings
 from collector.errors import ConfigError
-from collector.processors.llm_cost.attributes import stamp
+from collector.processors.llm_cost.attributes import computed, encoded, stamp
+from collector.processors.llm_cost.books import Books
 from collector.processors.llm_cost.call import Origin, Seen, look
 from collector.processors.llm_cost.catalogue import RELEASED, Catalogue
-from collector.processors.llm_cost.counters import Aliases, Counters
 from collector.processors.llm_cost.dedup import Dedup
 from collector.processors.llm_cost.dialects import Dialects, text
-from collector.processors.llm_cost.options import LABELS, Options, PriceFile, label_name
+from collector.processors.llm_cost.options import Options, PriceFile
+from collector.processors.llm_cost.plans import Plan, Plans, Quick, composer, divisor
 from collector.processors.llm_cost.prices import PriceBook
 from collector.processors.llm_cost.rates import date_ns
-from collector.processors.llm_cost.spend import Record, Spend
-from collector.processors.llm_cost.stamp import WRITTEN, constant
-from collector.processors.llm_cost.unpriced import Complaints
-from collector.processors.llm_cost.usage import Usage, time_to_first_token, truth
-from collector.processors.llm_cost.verdict import Verdict, judge, moment
-
-_FIELDS_AS_LABELS = ("user", "team", "agent")
+from collector.processors.llm_cost.shapes import kinds, read
+from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN
+from collector.processors.llm_cost.tally import Tally
+from collector.processors.llm_cost.usage import time_to_first_token, truth
+from collector.processors.llm_cost.verdict import Verdict, judge, moment, name_of, resolve, why
 
 
 class Accounting:
@@ -35,32 +35,105 @@ class Accounting:
         self._options = options
         self._log = settings.log
         self.catalogue = Catalogue()
-        self._extra_labels = tuple(options.labels[len(LABELS) :])
         try:
             self.dialects = Dialects(options.dialects, WRITTEN)
             self._book = PriceBook(options, self.catalogue, self._file())
         except (ValueError, OSError) as error:
             raise ConfigError(f"{settings.id}: {_brief(error)}") from error
-        for label in self._extra_labels:
-            if label not in _FIELDS_AS_LABELS:
-                self.dialects.add(f"label:{label}", [label])
-        names = [label_name(label) for label in options.labels]
-        self.counters = Counters(settings.meters, names, options.limits.label_values)
-        self._aliases = [Aliases(name, settings.meters, options.limits.label_values) for name in options.compat]
-        self.spend = Spend()
+        self._books = Books(options, settings)
+        self.counters, self.spend, self.complaints = self._books.counters, self._books.spend, self._books.complaints
+        for label, field in self._books.label_fields.items():
+            if field != label:
+                self.dialects.add(field, [label])
+        self._kinds = kinds(self.dialects.names, self._books.label_fields.values())
+        self._plans = Plans()
+        self.thorough = False
+        """Read every span without plans: slower, same result."""
         self._dedup = Dedup(options.dedup.ttl, options.dedup.max_entries)
-        self._complaints = Complaints(settings.log)
         self._rules = [rule.model_dump() for rule in options.usage_rules]
         self._evicted = 0
         self._aged = 0.0
 
-    def look(self, item: bytes, origin: Origin) -> Seen | None:
-        """The call in an encoded span."""
-        return look(item, origin, self.dialects, self._rules)
+    def look(self, item: bytes, origin: Origin) -> Seen | Quick | None:
+        """The call in an encoded span. Raises protobuf's DecodeError."""
+        span = Span.FromString(item)
+        reading = None if self.thorough else read(span, origin, self._kinds.get)
+        if reading is None:
+            return look(item, span, origin, self.dialects, self._rules)
+        shape, counts, identity, first = reading
+        plan = self._plans.get(shape)
+        if plan is None:
+            seen = look(item, span, origin, self.dialects, self._rules)
+            if seen is not None and self._plans.repeated(shape):
+                self._plans.keep(shape, self._plan(seen, first))
+            return seen
+        trace_id = span.trace_id
+        return Quick(
+            plan, item, span.start_time_unix_nano, span.end_time_unix_nano, trace_id + span.span_id,
+            trace_id + span.parent_span_id, plan.usage(counts), identity, first and first / plan.divisor, trace_id,
+        )  # fmt: skip
+
+    def _plan(self, seen: Seen, first: float | None) -> Plan:
+        usage, resolved = seen.usage, resolve(seen, self._book)
+        return Plan(
+            seen.origin, self._books.labels(seen, resolved), seen.status, why(seen, resolved), name_of(seen),
+            seen.status != "success" and seen.rate_limited, seen.rollup, seen.calls, usage is not None and usage.split,
+            resolved.provider, composer(seen, self._kinds, self._rules), divisor(seen, first), resolved,
+            tuple(self._options.attributes),
+        )  # fmt: skip
+
+    def begin(self, now: float) -> None:
+        """A batch begins."""
+        self._dedup.age(now)
+
+    def end(self, now: float) -> None:
+        """The batch was settled: raise the counters."""
+        self._books.close(now)
+        if self._dedup.evicted > self._evicted:
+            self.counters.evicted.add(self._dedup.evicted - self._evicted)
+            self._evicted = self._dedup.evicted
+
+    def settle_quick(self, quick: Quick, now: float) -> bytes | None:
+        """As `settle`, for a span that has a plan."""
+        plan, usage, amount = quick.plan, quick.usage, None
+        if usage is None:
+            if not plan.calls:
+                self._dedup.climb(quick.own, quick.parent, now)
+            elif self._dedup.call(quick.own, quick.parent, now):
+                self._count_quick(quick, None, now)
+            return None
+        entry = plan.price(moment(quick.start, now), self._book) if plan.split else None
+        if entry is not None:
+            if entry.partial or entry.lacks(usage):
+                return self._settle_thoroughly(quick, now)
+            amount = entry.price(usage)
+        kind = self._dedup.usage(quick.own, quick.parent, known_as(plan.provider, quick.identity), plan.rollup, now)
+        if not kind:
+            self._count_quick(quick, amount, now)
+        elif self._again(kind, plan.labels[0]):
+            return quick.item + ROLLUP
+        if amount is None or entry is None:
+            return None
+        if plan.stamp is not None:
+            return quick.item + plan.stamp.of(amount)
+        return quick.item + encoded(usage, computed(plan.resolved, entry, amount), amount, plan.sets)
+
+    def _settle_thoroughly(self, quick: Quick, now: float) -> bytes | None:
+        seen = look(quick.item, Span.FromString(quick.item), quick.plan.origin, self.dialects, self._rules)
+        return self.settle(seen, now) if seen is not None else None
+
+    def _count_quick(self, quick: Quick, amount: float | None, now: float) -> None:
+        plan, books = quick.plan, self._books
+        key = (plan, amount is None)
+        tally = books.tally(key)
+        if tally is None:
+            source, reason = ("", plan.reason) if amount is None else ("computed", "")
+            tally = books.open(key, Tally(plan.labels, plan.status, source, reason, plan.name, plan.limited))
+        duration = max(0, quick.end - quick.start) / 1e9
+        books.add(tally, moment(quick.start, now), duration, quick.first, quick.usage, amount, quick.trace_id)
 
     def settle(self, seen: Seen, now: float) -> bytes | None:
         """Count the call if it is new; the span's new bytes, None when it stays as it is."""
-        self._dedup.age(now)
         if seen.found.pick("rolled_up", truth):
             self._dedup.climb(seen.own, seen.parent, now)
             return None
@@ -70,85 +143,32 @@ class Accounting:
             elif self._dedup.call(seen.own, seen.parent, now):
                 self._count(seen, self._judge(seen, now), now)
             return None
-        identity = seen.found.pick("response_id", text)
         verdict = self._judge(seen, now)
-        known = (verdict.resolved.provider, identity[:256]) if identity else None
+        known = known_as(verdict.resolved.provider, seen.found.pick("response_id", text))
         kind = self._dedup.usage(seen.own, seen.parent, known, seen.rollup, now)
-        if kind:
-            self.counters.duplicates.add(1, seen.origin.service, kind)
-        if kind and kind != "resent":
-            return seen.item + constant((("llm.cost.rollup", True),))
         if not kind:
             self._count(seen, verdict, now)
+        elif self._again(kind, seen.origin.service):
+            return seen.item + ROLLUP
         return stamp(seen, verdict, self._options.attributes)
+
+    def _again(self, kind: str, service: str) -> bool:
+        self.counters.duplicates.add(1, service, kind)
+        return kind != "resent"
 
     def _judge(self, seen: Seen, now: float) -> Verdict:
         return judge(seen, self._book, self._options.prefer_reported, now)
 
     def _count(self, seen: Seen, verdict: Verdict, now: float) -> None:
-        counters, resolved, usage = self.counters, verdict.resolved, seen.usage
-        provider = resolved.provider[:64]
-        tail = (seen.operation, *self._more_labels(seen))
-        labels = (seen.origin.service, provider, resolved.model, *tail)
-        status = seen.status
-        counters.requests.add(1, *labels, status)
-        counters.latency.observe(seen.duration, *labels, status)
-        first = time_to_first_token(seen.found, seen.origin.scope)
-        if first is not None:
-            counters.ttft.observe(first, *labels)
-        if status != "success" and seen.rate_limited:
-            counters.rate_limited.add(1, provider, resolved.model)
-        if usage is not None:
-            self._count_tokens(usage, labels)
+        labels, status = self._books.labels(seen, verdict.resolved), seen.status
+        reason = verdict.reason or ("no_unit_price" if verdict.partial else "")
+        limited = status != "success" and seen.rate_limited
+        tally = self._books.open(object(), Tally(labels, status, verdict.source, reason, name_of(seen), limited))
         if verdict.mismatch:
-            counters.mismatch.add(1, provider, resolved.model)
-        if verdict.amount is not None:
-            counters.cost.add(verdict.amount, *labels, verdict.source)
-            counters.per_request.observe(verdict.amount, *labels)
-            if verdict.amount > self._options.high_cost_usd:
-                self._expensive(verdict, usage, labels)
-        unpriced_unit = verdict.partial and "no_unit_price"
-        if reason := verdict.reason or unpriced_unit:
-            name = seen.response_model or seen.request_model or "unknown"
-            counters.unpriced.add(1, seen.origin.service, provider, name[:128], *tail, reason)
-            if reason in ("unknown_model", "no_unit_price"):
-                self._complaints.note(provider, name, seen.origin.service, reason, now)
-        record = _record(seen, verdict, status, provider, now)
-        self.spend.add(record)
-        for alias in self._aliases:
-            alias.count(record)
-        if self._dedup.evicted > self._evicted:
-            counters.evicted.add(self._dedup.evicted - self._evicted)
-            self._evicted = self._dedup.evicted
-
-    def _count_tokens(self, usage: Usage, labels: tuple[str, ...]) -> None:
-        tokens, billed = self.counters.tokens, self.counters.billed
-        if usage.total is not None:
-            tokens.add(usage.total, *labels, "unknown")
-            return
-        tokens.add(usage.prompt, *labels, "prompt")
-        tokens.add(usage.output, *labels, "completion")
-        billed.add(usage.uncached, *labels, "input_uncached")
-        if usage.cache_read:
-            billed.add(usage.cache_read, *labels, "cache_read")
-        if written := usage.write_5m + usage.write_1h:
-            billed.add(written, *labels, "cache_write")
-        billed.add(usage.output, *labels, "output")
-
-    def _expensive(self, verdict: Verdict, usage: Usage | None, labels: tuple[str, ...]) -> None:
-        self.counters.high_cost.add(1, *labels)
-        self._log.warning(
-            "LLM call cost more than %g USD: model %s, cost %.6f USD, %d tokens, service %s",
-            self._options.high_cost_usd, verdict.resolved.model, verdict.amount, _total(usage), labels[0],
-        )  # fmt: skip
-
-    def _more_labels(self, seen: Seen) -> list[str]:
-        values = []
-        for label in self._extra_labels:
-            field = label if label in _FIELDS_AS_LABELS else f"label:{label}"
-            value = seen.found.pick(field, _as_label)
-            values.append(value or dict(seen.origin.resource).get(label, "")[:128])
-        return values
+            self.counters.mismatch.add(1, *labels[1:3])
+        first = time_to_first_token(seen.found, seen.origin.scope)
+        at = moment(seen.start, now)
+        self._books.add(tally, at, seen.duration, first, seen.usage, verdict.amount, seen.span.trace_id)
 
     def _file(self) -> PriceFile:
         if not self._options.prices_file:
@@ -164,12 +184,13 @@ class Accounting:
             self._log.error("prices_file not loaded, the old prices stay: %s", _brief(error))
             self.counters.reloads.add(1, "error")
             return False
+        self._plans.clear()
         self.counters.reloads.add(1, "success")
         return True
 
     def tick(self, now: float) -> None:
         """Background work that is due: one complaint, gauges every minute."""
-        self._complaints.say_one(self._book.nearest, now)
+        self.complaints.say_one(self._book.nearest, now)
         if now - self._aged >= 60 and "version" in vars(self.catalogue):
             self._aged = now
             self.counters.info.set(1, self.catalogue.version, "genai-prices")
@@ -182,20 +203,6 @@ def _brief(error: Exception) -> str:
     return str(error)
 
 
-def _as_label(value: object) -> str | None:
-    return str(value)[:128] if isinstance(value, str | int | float) and value != "" else None
-
-
-def _total(usage: Usage | None) -> int:
-    if usage is None:
-        return 0
-    return usage.total if usage.total is not None else usage.prompt + usage.output
-
-
-def _record(seen: Seen, verdict: Verdict, status: str, provider: str, now: float) -> Record:
-    usage = seen.usage or Usage()
-    start = moment(seen.start, now) / 1e9
-    return Record(
-        start, verdict.resolved.model, provider, seen.origin.service,
-        usage.prompt, usage.output, seen.duration, verdict.amount, status, seen.span.trace_id.hex(), _total(seen.usage),
-    )  # fmt: skip
+def known_as(provider: str, identity: str | None) -> tuple[str, str] | None:
+    """What names a call for `Dedup`: provider and response id."""
+    return (provider, identity[:256]) if identity else None

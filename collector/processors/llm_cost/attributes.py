@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from collector.processors.llm_cost.call import Seen, kept_amounts
-from collector.processors.llm_cost.stamp import amounts, constant, without
+from collector.processors.llm_cost.prices import Resolved
+from collector.processors.llm_cost.rates import Entry
+from collector.processors.llm_cost.stamp import amounts, constant, double, double_prefix, without
+from collector.processors.llm_cost.usage import Usage
 from collector.processors.llm_cost.verdict import Verdict
+
+
+class Stamp(NamedTuple):
+    """What is appended to a priced span when every amount on it is the same: between and behind these bytes stands a double."""
+
+    parts: tuple[bytes, ...]
+
+    def of(self, amount: float) -> bytes:
+        """The encoded attributes."""
+        return double(amount).join(self.parts)
+
+
+def stamp_for(resolved: Resolved, entry: Entry, sets: Sequence[str]) -> Stamp | None:
+    """The stamp of computed amounts at that price; None when the sets show parts of the amount too."""
+    if "openinference" in sets or "details" in sets:
+        return None
+    values, words = _attributes(None, computed(resolved, entry, 1.0), 1.0, sets)
+    return Stamp((*map(double_prefix, values), constant(words)))
+
+
+def computed(resolved: Resolved, entry: Entry, amount: float) -> Verdict:
+    """The verdict on a call at that price."""
+    verdict = Verdict(resolved)
+    verdict.entry, verdict.amount, verdict.source = entry, amount, "computed"
+    return verdict
+
+
+def encoded(usage: Usage | None, verdict: Verdict, amount: float, sets: Sequence[str]) -> bytes:
+    """All attributes of a priced span."""
+    values, words = _attributes(usage, verdict, amount, sets)
+    return amounts(values) + constant(words)
 
 
 def stamp(seen: Seen, verdict: Verdict, sets: Sequence[str]) -> bytes | None:
     """The span's bytes with its cost in the chosen sets of names; None when they stay as they are."""
     if verdict.amount is None or seen.found.has("cost_source"):
         return None
-    values, words = _attributes(seen, verdict, verdict.amount, sets)
     if not seen.found.has("written"):
-        return seen.item + amounts(values) + constant(words)
+        return seen.item + encoded(seen.usage, verdict, verdict.amount, sets)
+    values, words = _attributes(seen.usage, verdict, verdict.amount, sets)
     kept = kept_amounts(seen)
     values = {name: value for name, value in values.items() if name not in kept}
     present = set(seen.found.names("written")) - kept
@@ -25,7 +60,7 @@ def stamp(seen: Seen, verdict: Verdict, sets: Sequence[str]) -> bytes | None:
 
 
 def _attributes(
-    seen: Seen, verdict: Verdict, amount: float, sets: Sequence[str]
+    usage: Usage | None, verdict: Verdict, amount: float, sets: Sequence[str]
 ) -> tuple[dict[str, float], tuple[tuple[str, str | bool], ...]]:
     values: dict[str, float] = {}
     words: list[tuple[str, str | bool]] = [("llm.cost.source", verdict.source)]
@@ -42,8 +77,8 @@ def _attributes(
         words.append(("gen_ai.usage.cost.currency", "USD"))
         words.append(("gen_ai.usage.cost.source", "provider" if verdict.source == "reported" else "local"))
     parts = "openinference" in sets or "details" in sets
-    if parts and verdict.source == "computed" and entry is not None and seen.usage is not None:
-        cost = entry.parts(seen.usage)
+    if parts and verdict.source == "computed" and entry is not None and usage is not None:
+        cost = entry.parts(usage)
         if "openinference" in sets:
             values |= {"llm.cost.prompt": amount - cost.output, "llm.cost.completion": cost.output}
         if "details" in sets:

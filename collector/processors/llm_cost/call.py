@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 
 from collector.processors.llm_cost.dialects import Dialects, Found, data, matches, meaningful, text
-from collector.processors.llm_cost.usage import Emitter, Usage, money, read_usage, seconds, truth
+from collector.processors.llm_cost.usage import Emitter, Usage, money, named, read_usage, seconds, truth
 
 _OPERATIONS = {  # other emitters' words -> the conventions' words
     "llm": "chat", "chat_model": "chat", "generation": "chat", "embedding": "embeddings", "completion": "text_completion",
@@ -18,14 +18,16 @@ _OPERATIONS = {  # other emitters' words -> the conventions' words
 _RATE_LIMIT = ("ratelimit", "rate_limit", "toomanyrequests", "too_many_requests", "throttl", "resource_exhausted", "429")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """Who sent the span: parsed once per distinct header."""
+    """Who sent the span: one object per distinct headers, compared by identity."""
 
     service: str = "unknown"
     resource: tuple[tuple[str, str], ...] = ()
     scope: str = ""
     version: str = ""
+    named: bool = False
+    """The span's name matters too."""
 
 
 @dataclass(slots=True)
@@ -90,9 +92,8 @@ def _sole_carrier(scope: str) -> bool:
     return any(matches(rule["scope"], scope) for rule in data()["sole_carrier"])
 
 
-def look(item: bytes, origin: Origin, dialects: Dialects, rules: list[dict[str, str]]) -> Seen | None:
-    """The call in an encoded span; None when it tells of none. Raises protobuf's DecodeError."""
-    span = Span.FromString(item)
+def look(item: bytes, span: Any, origin: Origin, dialects: Dialects, rules: list[dict[str, str]]) -> Seen | None:
+    """The call in a span, encoded and decoded; None when it tells of none."""
     found = dialects.read(span.attributes)
     if not meaningful(found):
         return None
@@ -133,9 +134,11 @@ def kept_amounts(seen: Seen) -> set[str]:
     return kept
 
 
+@lru_cache(512)
 def origin_of(group_header: bytes, scope_header: bytes) -> Origin:
     """The sender behind two encoded headers. Raises protobuf's DecodeError."""
-    return Origin(*_resource(group_header), *_scope(scope_header))
+    scope, version = _scope(scope_header)
+    return Origin(*_resource(group_header), scope, version, named(scope))
 
 
 @lru_cache(256)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import fsum
 
 from collector.meters import Instrument, Meters
-from collector.processors.llm_cost.spend import Record
+from collector.processors.llm_cost.tally import Tally
 
 _COST = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -43,6 +44,37 @@ class Counters:
         self.info = meters.gauge("llm_price_catalog_info", "Price catalogue in use.", ("version", "source"), derived=True)
         self.age = meters.gauge("llm_price_catalog_age_seconds", "Age of the price catalogue.", ("source",), derived=True)
 
+    def count(self, tally: Tally) -> None:
+        """Raise them by the calls of one tally."""
+        labels, pair = tally.labels, tally.labels[1:3]
+        self.requests.add(len(tally.latencies), *labels, tally.status)
+        self.latency.observe_many(tally.latencies, *labels, tally.status)
+        if tally.firsts:
+            self.ttft.observe_many(tally.firsts, *labels)
+        if tally.limited:
+            self.rate_limited.add(len(tally.latencies), *pair)
+        if tally.told:
+            self._count_tokens(tally)
+        if tally.amounts:
+            self.cost.add(fsum(tally.amounts), *labels, tally.source)
+            self.per_request.observe_many(tally.amounts, *labels)
+        if tally.reason:
+            self.unpriced.add(len(tally.latencies), *labels[:2], tally.name[:128], *labels[3:], tally.reason)
+
+    def _count_tokens(self, tally: Tally) -> None:
+        tokens, billed, labels = self.tokens, self.billed, tally.labels
+        if tally.whole:
+            tokens.add(tally.unsplit, *labels, "unknown")
+            return
+        tokens.add(tally.prompt, *labels, "prompt")
+        tokens.add(tally.output, *labels, "completion")
+        billed.add(tally.uncached, *labels, "input_uncached")
+        if tally.cache_read:
+            billed.add(tally.cache_read, *labels, "cache_read")
+        if tally.cache_write:
+            billed.add(tally.cache_write, *labels, "cache_write")
+        billed.add(tally.output, *labels, "output")
+
 
 _ALIASES = {
     "arc": ("arc_llm_calls", "arc_llm_duration_seconds", "arc_llm_tokens", "arc_llm_cost_dollars", ("model",),
@@ -63,11 +95,11 @@ class Aliases:
         self._cost = meters.counter(cost, "Cost of LLM calls, USD.", labels, derived=True, cap=cap)
         self._duration = meters.histogram(duration, "Duration of LLM calls.", labels, buckets=buckets, derived=True, cap=cap)
 
-    def count(self, record: Record) -> None:
-        """Raise them by one call; tokens without a split have no name here."""
-        labels = (record.provider, record.model)[-self._labels :]
-        self._calls.add(1, *labels, "success" if record.status == "success" else "error")
-        self._duration.observe(record.duration, *labels)
-        self._tokens.add(record.prompt, *labels, "prompt")
-        self._tokens.add(record.completion, *labels, "completion")
-        self._cost.add(record.cost or 0.0, *labels)
+    def count(self, tally: Tally) -> None:
+        """Raise them by the calls of one tally; tokens without a split have no name here."""
+        labels = tally.labels[1:3][-self._labels :]
+        self._calls.add(len(tally.latencies), *labels, "success" if tally.status == "success" else "error")
+        self._duration.observe_many(tally.latencies, *labels)
+        self._tokens.add(tally.prompt, *labels, "prompt")
+        self._tokens.add(tally.output, *labels, "completion")
+        self._cost.add(fsum(tally.amounts), *labels)

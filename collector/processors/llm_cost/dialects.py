@@ -143,20 +143,21 @@ class Dialects:
             if field not in fields:
                 raise ValueError(f'dialects: unknown field "{field}" (valid: {", ".join(fields)})')
         self._weak = frozenset(rules["weak_names"])
-        self._names: dict[str, list[tuple[str, int, Path_]]] = {}
+        self.names: dict[str, list[tuple[str, int, Path_]]] = {}
+        """Attribute name -> field, rank and path of all it feeds."""
         for field, aliases in fields.items():
             for rank, alias in enumerate([*(extra or {}).get(field, ()), *aliases]):
                 name, _, path = alias.partition("#")
-                self._names.setdefault(name, []).append((field, rank, tuple(path.split(".")) if path else ()))
+                self.names.setdefault(name, []).append((field, rank, tuple(path.split(".")) if path else ()))
         for name in carried:
-            self._names.setdefault(name, []).append(("written", 0, ()))
+            self.names.setdefault(name, []).append(("written", 0, ()))
         self._shapes: dict[tuple[str, ...], Shape] = {}
         self._extra = [alias.partition("#")[0] for aliases in (extra or {}).values() for alias in aliases]
 
     def add(self, field: str, names: Sequence[str]) -> None:
         """Read one more field, for example an opt-in label."""
         for rank, name in enumerate(names):
-            self._names.setdefault(name, []).append((field, rank, ()))
+            self.names.setdefault(name, []).append((field, rank, ()))
         self._shapes.clear()
 
     def read(self, attributes: Sequence[Any]) -> Found:
@@ -175,7 +176,7 @@ class Dialects:
         ranked: dict[str, list[tuple[int, Path_, str, int]]] = {}
         strong: set[str] = set()
         for position, key in enumerate(keys):
-            for field, rank, path in self._names.get(key, ()):
+            for field, rank, path in self.names.get(key, ()):
                 ranked.setdefault(field, []).append((rank, path, key, position))
                 if key not in self._weak:
                     strong.add(field)

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import fsum
 from typing import Any, NamedTuple
 
+from collector.processors.llm_cost.tally import Tally
+
 _MODELS, _HOURS = 500, 24 * 7
+_HOUR = 3600 * 10**9
 
 
 class Record(NamedTuple):
-    """One counted call. `start` is wall time in seconds; `cost` is None when it has no price."""
+    """One counted call as it is kept: `start` in nanoseconds, `cost` None when it has no price."""
 
-    start: float
-    model: str
-    provider: str
-    service: str
+    tally: Tally
+    start: int
     prompt: int
     completion: int
+    total: int
     duration: float
     cost: float | None
-    status: str
-    trace_id: str
-    total: int = 0
+    trace_id: bytes
 
 
 @dataclass(slots=True)
@@ -40,19 +41,18 @@ class Sum:
     duration: float = 0.0
     unpriced: int = 0
 
-    def add(self, record: Record) -> None:
-        """Count one call."""
-        self.calls += 1
-        self.failed += record.status != "success"
-        self.timeouts += record.status == "timeout"
-        self.prompt += record.prompt
-        self.completion += record.completion
-        self.tokens += record.total
-        self.duration += record.duration
-        if record.cost is None:
-            self.unpriced += record.status == "success" or record.total > 0
-        else:
-            self.cost += record.cost
+    def add(self, tally: Tally) -> None:
+        """Count the calls of one tally."""
+        calls = len(tally.latencies)
+        self.calls += calls
+        self.failed += calls if tally.status != "success" else 0
+        self.timeouts += calls if tally.status == "timeout" else 0
+        self.prompt += tally.prompt
+        self.completion += tally.output
+        self.tokens += tally.tokens
+        self.duration += fsum(tally.latencies)
+        self.cost += fsum(tally.amounts)
+        self.unpriced += tally.unpriced
 
 
 class Spend:
@@ -61,19 +61,29 @@ class Spend:
     def __init__(self, most: int = 1000) -> None:
         self._all = Sum()
         self._models: dict[str, Sum] = {}
-        self._hours: dict[int, Sum] = {}
+        self._hours: dict[int, list[int]] = {}
         self._last: deque[Record] = deque(maxlen=most)
 
     def add(self, record: Record) -> None:
-        """Book one call."""
-        self._all.add(record)
+        """Keep one call, and its tokens by hour. Its sums come with its tally."""
         self._last.append(record)
-        model = record.model if record.model in self._models or len(self._models) < _MODELS else "other"
-        self._models.setdefault(model, Sum()).add(record)
-        hour = int(record.start // 3600)
-        self._hours.setdefault(hour, Sum()).add(record)
-        if len(self._hours) > _HOURS:
-            del self._hours[min(self._hours)]
+        hour = record.start // _HOUR
+        sums = self._hours.get(hour)
+        if sums is None:
+            sums = self._hours[hour] = [0, 0, 0]
+            if len(self._hours) > _HOURS:
+                del self._hours[min(self._hours)]
+        sums[0] += record.prompt
+        sums[1] += record.completion
+        sums[2] += record.total
+
+    def book(self, tally: Tally) -> None:
+        """Add the sums of a batch's calls of one kind."""
+        self._all.add(tally)
+        model = tally.labels[2]
+        if model not in self._models and len(self._models) >= _MODELS:
+            model = "other"
+        self._models.setdefault(model, Sum()).add(tally)
 
     def summary(self) -> dict[str, Any]:
         """Totals and averages; zeros and empty lists before the first call (R-415, R-416)."""
@@ -102,15 +112,15 @@ class Spend:
         """The last calls, oldest first, ready for JSON (R-417)."""
         return [
             {
-                "timestamp": datetime.fromtimestamp(r.start, UTC).isoformat(),
-                "model": r.model,
-                "provider": r.provider,
-                "service": r.service,
+                "timestamp": datetime.fromtimestamp(r.start / 1e9, UTC).isoformat(),
+                "model": r.tally.labels[2],
+                "provider": r.tally.labels[1],
+                "service": r.tally.labels[0],
                 "tokens": {"prompt": r.prompt, "completion": r.completion, "total": r.total},
                 "duration_seconds": r.duration,
                 "cost_dollars": r.cost,
-                "status": r.status,
-                "trace_id": r.trace_id,
+                "status": r.tally.status,
+                "trace_id": r.trace_id.hex(),
             }
             for r in self._last
         ]
@@ -121,10 +131,10 @@ class Spend:
         return [
             {
                 "hour": datetime.fromtimestamp(hour * 3600, UTC).isoformat(),
-                "prompt_tokens": s.prompt,
-                "completion_tokens": s.completion,
-                "total_tokens": s.tokens,
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "total_tokens": total,
             }
-            for hour, s in sorted(self._hours.items())
+            for hour, (prompt, completion, total) in sorted(self._hours.items())
             if hour > first
         ]

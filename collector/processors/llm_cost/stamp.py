@@ -41,9 +41,18 @@ def constant(pairs: tuple[tuple[str, str | bool], ...]) -> bytes:
     return span.SerializeToString()
 
 
+ROLLUP = constant((("llm.cost.rollup", True),))
+"""What marks a span whose usage was counted elsewhere."""
+
+
+def double(value: float) -> bytes:
+    """An amount as it is written: 12 significant digits."""
+    return _pack(float(f"{value:.12g}"))
+
+
 def amounts(values: Mapping[str, float]) -> bytes:
-    """Encoded attributes of amounts, 12 significant digits."""
-    return b"".join([double_prefix(name) + _pack(float(f"{value:.12g}")) for name, value in values.items()])
+    """Encoded attributes of amounts."""
+    return b"".join([double_prefix(name) + double(value) for name, value in values.items()])
 
 
 def without(span: Any, names: Collection[str]) -> bytes:

@@ -19,8 +19,8 @@ class Complaints:
         self._others = 0
         self._summed = 0.0
 
-    def note(self, provider: str, model: str, service: str, reason: str, now: float) -> None:
-        """One more call without price."""
+    def note(self, provider: str, model: str, service: str, reason: str, now: float, calls: int = 1) -> None:
+        """Some more calls without price."""
         key = (provider, model)
         last = self._said.get(key)
         if last is not None and now - last < _DAY:
@@ -28,7 +28,7 @@ class Complaints:
         if last is None and len(self._said) >= _MODELS:
             self._said = {k: at for k, at in self._said.items() if now - at < _DAY}
             if len(self._said) >= _MODELS:
-                self._others += 1
+                self._others += calls
                 return
         self._said[key] = now
         self._waiting.append((provider, model, service, reason))

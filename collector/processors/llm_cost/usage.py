@@ -7,6 +7,7 @@ subsets of them and never added (OTel GenAI conventions: input_tokens includes c
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -95,39 +96,49 @@ class Emitter(NamedTuple):
     model: str = ""
 
 
+_MAIN = ("input_tokens", "output_tokens", "total_tokens", "uncached_input")
 _SUBSETS = ("reasoning", "audio_in", "audio_out", "image_in", "image_out", "audio_cache_read", "image_cache_read")
+COUNTS = (*_MAIN, "cache_read", "cache_write", "cache_write_1h", "cache_write_5m", *_SUBSETS)
+"""The fields that hold token counts."""
 
 
 def read_usage(found: Found, emitter: Emitter, rules: list[dict[str, str]]) -> Usage | None:
     """The record of one span, None when it says nothing about tokens. `rules`: the user's `usage_rules`, tried first."""
-    fields = found.fields
+    counts: dict[str, int] = {}
     bad: list[str] = []
+    for name in COUNTS:
+        if name in found.fields:
+            value = found.pick(name, tokens)
+            if value is not None:
+                counts[name] = value
+            elif any(_was_written(found, name)):
+                bad.append(name)
+    return compose(counts, bad, disjoint(found), lambda: ruling(found, emitter, rules))
 
-    def count(name: str) -> int | None:
-        if name not in fields:
-            return None
-        value = found.pick(name, tokens)
-        if value is None and any(_was_written(found, name)):
-            bad.append(name)
-        return value
 
-    given, out, total = count("input_tokens"), count("output_tokens"), count("total_tokens")
-    fresh = count("uncached_input")
+def compose(counts: Mapping[str, int], bad: list[str], apart: bool, exclusive: Callable[[], bool | None]) -> Usage | None:
+    """The record of these counts. `apart`: every count is a bucket of its own; `exclusive`: asked if tokens were cached."""
+    given, out, total, fresh = [counts.get(name) for name in _MAIN]
     if given is None and out is None and fresh is None:
+        bad = [name for name in bad if name in _MAIN]
         if total is not None and not bad:
             return Usage(total=total)
         return Usage(bad=bad, known=False) if bad else None
-    bad = [name for name in bad if name != "total_tokens"]  # only a cross-check
-    read, write, hour = count("cache_read") or 0, count("cache_write") or 0, count("cache_write_1h") or 0
-    five = max(count("cache_write_5m") or 0, write - hour)
-    usage = Usage(0, read, five, hour, out or 0, bad=bad)
+    read, write, hour = [counts.get(name, 0) for name in ("cache_read", "cache_write", "cache_write_1h")]
+    five = max(counts.get("cache_write_5m", 0), write - hour)
+    usage = Usage(0, read, five, hour, out or 0, bad=[name for name in bad if name != "total_tokens"])  # only a cross-check
     for name in _SUBSETS:
-        if name in fields:
-            setattr(usage, name, count(name) or 0)
-    cached = usage.cache_read + usage.write_5m + usage.write_1h
-    exclusive = _ruling(found, emitter, rules) if cached else None
-    _fill(usage, found, given or 0, fresh, total, exclusive)
+        if name in counts:
+            setattr(usage, name, counts[name])
+    rule = exclusive() if usage.cache_read + usage.write_5m + usage.write_1h else None
+    _fill(usage, apart, given or 0, fresh, total, rule)
     return usage
+
+
+def disjoint(found: Found) -> bool:
+    """Whether the emitter counts cached and reasoning tokens apart from the others."""
+    first = found.names("input_tokens")[:1]
+    return any([rule["attribute"]] == first for rule in data()["disjoint_usage"])
 
 
 def _was_written(found: Found, name: str) -> list[bool]:
@@ -137,10 +148,9 @@ def _was_written(found: Found, name: str) -> list[bool]:
     ]
 
 
-def _fill(usage: Usage, found: Found, given: int, fresh: int | None, total: int | None, exclusive: bool | None) -> None:
+def _fill(usage: Usage, apart: bool, given: int, fresh: int | None, total: int | None, exclusive: bool | None) -> None:
     cached = usage.cache_read + usage.write_5m + usage.write_1h
-    first = found.names("input_tokens")[:1]
-    if fresh is None and any([rule["attribute"]] == first for rule in data()["disjoint_usage"]):
+    if fresh is None and apart:
         usage.output += usage.reasoning
         usage.uncached = given
         return
@@ -157,7 +167,8 @@ def _fill(usage: Usage, found: Found, given: int, fresh: int | None, total: int 
         usage.uncached = given - cached
 
 
-def _ruling(found: Found, emitter: Emitter, own: list[dict[str, str]]) -> bool | None:
+def ruling(found: Found, emitter: Emitter, own: list[dict[str, str]]) -> bool | None:
+    """Whether the input count leaves the cached tokens out; None when no rule knows this emitter."""
     for rule in own:
         if matches(rule["scope"], emitter.scope) and matches(rule["provider"], emitter.provider):
             return rule["input"] == "exclusive"
@@ -169,6 +180,12 @@ def _ruling(found: Found, emitter: Emitter, own: list[dict[str, str]]) -> bool |
 def _exclusive(emitter: Emitter) -> tuple[str, ...]:
     """The built-in rules for this emitter, each as the field that must be absent (empty: none)."""
     return tuple(rule.get("lacks", "") for rule in data()["exclusive_input"] if _applies(rule, emitter))
+
+
+@lru_cache(256)
+def named(scope: str) -> bool:
+    """Whether a built-in rule for this scope looks at the span's name."""
+    return any("span_name" in rule and matches(rule["scope"], scope) for rule in data()["exclusive_input"])
 
 
 def _applies(rule: dict[str, str], emitter: Emitter) -> bool:

@@ -27,10 +27,7 @@ class Verdict:
 def judge(seen: Seen, book: PriceBook, prefer_reported: bool, now: float) -> Verdict:
     """The verdict on one span: its reported cost or ours, at the price of its start."""
     found, usage = seen.found, seen.usage
-    tier = found.pick("service_tier", text) or ""
-    server = found.pick("server", text) or ""
-    call = Call(seen.provider[:256], seen.response_model[:512], seen.request_model[:512], server[:256], tier[:64])
-    verdict = Verdict(book.resolve(call))
+    verdict = Verdict(resolve(seen, book))
     if usage is not None and usage.split:
         verdict.entry = book.entry(verdict.resolved, moment(seen.start, now))
     computed = _computed(verdict, usage)
@@ -41,7 +38,7 @@ def judge(seen: Seen, book: PriceBook, prefer_reported: bool, now: float) -> Ver
     elif computed is not None:
         verdict.amount, verdict.source = computed, "computed"
     else:
-        verdict.reason = _why(seen, verdict)
+        verdict.reason = why(seen, verdict.resolved)
     if seen.reported and computed is not None and abs(computed - seen.reported) > 0.05 * seen.reported:
         verdict.mismatch = True
     return verdict
@@ -55,7 +52,20 @@ def _computed(verdict: Verdict, usage: Usage | None) -> float | None:
     return entry.price(usage)
 
 
-def _why(seen: Seen, verdict: Verdict) -> str:
+def resolve(seen: Seen, book: PriceBook) -> Resolved:
+    """What the names on a span mean."""
+    tier = seen.found.pick("service_tier", text) or ""
+    server = seen.found.pick("server", text) or ""
+    return book.resolve(Call(seen.provider[:256], seen.response_model[:512], seen.request_model[:512], server[:256], tier[:64]))
+
+
+def name_of(seen: Seen) -> str:
+    """The model as the emitter wrote it."""
+    return seen.response_model or seen.request_model or "unknown"
+
+
+def why(seen: Seen, resolved: Resolved) -> str:
+    """Why a call has no amount; empty for one that failed before it used anything."""
     usage = seen.usage
     if usage is None:
         return "no_usage" if seen.status == "success" else ""
@@ -65,8 +75,7 @@ def _why(seen: Seen, verdict: Verdict) -> str:
         return "no_split"
     if not (seen.response_model or seen.request_model):
         return "no_model"
-    known = verdict.resolved.own or verdict.resolved.listed
-    return "no_unit_price" if known else "unknown_model"
+    return "no_unit_price" if resolved.own or resolved.listed else "unknown_model"
 
 
 def moment(start: int, now: float) -> int:

@@ -321,7 +321,7 @@ def test_ten_thousand_models_stay_within_the_cap_and_the_sums_stay_exact() -> No
     assert len(names) <= 99
     assert sum(names.values()) == 10_000
     assert set(sums(processor, "requests", 2)) == {"unknown"}
-    assert len(processor._accounting._complaints._waiting) <= 100
+    assert len(processor._accounting.complaints._waiting) <= 100
 
 
 def test_an_unknown_model_is_named_once_a_day_with_its_nearest_neighbour(caplog: pytest.LogCaptureFixture) -> None:
@@ -339,7 +339,7 @@ def test_an_unknown_model_is_named_once_a_day_with_its_nearest_neighbour(caplog:
 
 def test_beyond_a_hundred_models_one_line_an_hour_sums_up(caplog: pytest.LogCaptureFixture) -> None:
     processor = made()
-    complaints = processor._accounting._complaints
+    complaints = processor._accounting.complaints
     for n in range(150):
         complaints.note("p", f"m{n}", "s", "no_unit_price", NOW)
     with caplog.at_level(logging.WARNING):
@@ -468,10 +468,15 @@ def test_history_is_bounded_and_holds_numbers_only() -> None:
 
 def test_spend_by_model_and_hour_is_bounded() -> None:
     from collector.processors.llm_cost.spend import Record, Spend
+    from collector.processors.llm_cost.tally import Tally
+    from collector.processors.llm_cost.usage import Usage
 
     spend = Spend()
     for n in range(700):
-        spend.add(Record(n * 3600.0, f"m{n}", "p", "s", 1, 1, 0.1, None, "success", "", 2))
+        tally = Tally(("s", "p", f"m{n}", "chat"), "success")
+        prompt, output, total = tally.add(0.1, None, Usage(1, output=1), None)
+        spend.add(Record(tally, n * 3600 * 10**9, prompt, output, total, 0.1, None, b""))
+        spend.book(tally)
     summary = spend.summary()
     assert len(summary["models_used"]) <= 501
     assert summary["unpriced_calls"] == 700

@@ -1,0 +1,116 @@
+"""What all spans of one shape have in common, found out once: names, labels, price, how to read the counts, what to write.
+
+A plan is made by the thorough path from the second span of a shape, so both paths decide by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from collector.processors.llm_cost.attributes import Stamp, stamp_for
+from collector.processors.llm_cost.call import Origin, Seen
+from collector.processors.llm_cost.prices import PriceBook, Resolved
+from collector.processors.llm_cost.rates import Entry
+from collector.processors.llm_cost.shapes import COUNT, Shape
+from collector.processors.llm_cost.usage import COUNTS, Emitter, Usage, compose, disjoint, ruling, time_to_first_token
+
+_MOST, _WIDEST, _LONGEST = 4096, 64, 4096
+Compose = Callable[[list[int]], Usage | None]
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """How to settle a span of one shape."""
+
+    origin: Origin
+    labels: tuple[str, ...]
+    status: str
+    reason: str
+    """Why there is no amount, should there be none."""
+    name: str
+    limited: bool
+    rollup: bool
+    calls: bool
+    split: bool
+    """Input and output are known apart."""
+    provider: str
+    usage: Compose
+    divisor: int
+    """What the time to the first token is to be divided by."""
+    resolved: Resolved
+    sets: tuple[str, ...]
+    entry: Entry | None = None
+    stamp: Stamp | None = None
+
+    def price(self, at: int, book: PriceBook) -> Entry | None:
+        """The price of a span that started then (ns)."""
+        entry = self.entry
+        if entry is None or not entry.from_ns <= at < entry.until_ns:
+            entry = book.entry(self.resolved, at)
+            own = self.resolved.own
+            lasting = entry is not None and (not own or own[0].entry is entry)
+            self.entry = entry if lasting else None  # with several own prices, another may begin within the period of this one
+            self.stamp = stamp_for(self.resolved, entry, self.sets) if entry is not None else None
+        return entry
+
+
+class Quick(NamedTuple):
+    """A span that has a plan. `own` and `parent` as in Seen."""
+
+    plan: Plan
+    item: bytes
+    start: int
+    end: int
+    own: bytes
+    parent: bytes
+    usage: Usage | None
+    identity: str | None
+    first: float | None
+    trace_id: bytes
+
+
+class Plans:
+    """Plans by shape, at most 4096. A shape gets its plan when it comes for the second time: some are unique."""
+
+    def __init__(self) -> None:
+        self._known: dict[Shape, Plan | None] = {}
+        self.get = self._known.get
+
+    def clear(self) -> None:
+        """Forget all, because prices changed."""
+        self._known.clear()
+
+    def repeated(self, shape: Shape) -> bool:
+        """Whether it was there before; from now on it was."""
+        if shape in self._known:
+            return True
+        if len(shape) <= _WIDEST and sum(len(part) for part in shape if isinstance(part, str)) <= _LONGEST:
+            if len(self._known) >= _MOST:
+                del self._known[next(iter(self._known))]
+            self._known[shape] = None
+        return False
+
+    def keep(self, shape: Shape, plan: Plan) -> None:
+        """Remember the plan of a repeated shape."""
+        self._known[shape] = plan
+
+
+def composer(seen: Seen, kinds: Mapping[str, int], rules: list[dict[str, str]]) -> Compose:
+    """From the counts of a span, in the order they were written, to its usage."""
+    written = [place for place, entry in enumerate(seen.span.attributes) if kinds.get(entry.key) == COUNT]
+    fields = seen.found.fields
+    slots = {name: written.index(fields[name][0][2]) for name in COUNTS if name in fields}
+    if slots.keys() - {"total_tokens"} == {"input_tokens", "output_tokens"}:
+        given, out = slots["input_tokens"], slots["output_tokens"]
+        return lambda counts: Usage(counts[given], 0, 0, 0, counts[out])
+    emitter = Emitter(seen.origin.scope, seen.origin.version, seen.span.name, seen.provider, seen.request_model)
+    apart, exclusive = disjoint(seen.found), ruling(seen.found, emitter, rules)
+    places = tuple(slots.items())
+    return lambda counts: compose({name: counts[place] for name, place in places}, [], apart, lambda: exclusive)
+
+
+def divisor(seen: Seen, first: float | None) -> int:
+    """1000 when the emitter writes the time to the first token in milliseconds."""
+    return 1 if first is None or time_to_first_token(seen.found, seen.origin.scope) == first else 1000
