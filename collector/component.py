@@ -123,9 +123,9 @@ class Exporter(Component):
     async def start(self) -> None:
         """Open clients; a backend that does not answer is no reason to fail."""
 
-    async def send(self, payload: Payload) -> int:
-        """Deliver it once; returns the items the backend rejected in a partial success (never retried).
-
+    async def send(self, payload: Payload) -> int | tuple[int, int]:
+        """Deliver it once; returns the items the backend rejected in a partial success (never retried), or those and, as the
+        second of a pair, the items that the exporter's own settings left out.
         Raises errors.Retryable, errors.Permanent or errors.Oversized; anything else counts as Permanent.
         """
         raise NotImplementedError

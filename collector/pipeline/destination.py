@@ -175,7 +175,7 @@ class Destination:
     async def _attempt(self, record: Record) -> None:
         try:
             async with asyncio.timeout(self.timeout or None):
-                rejected = int(await self.exporter.send(record.payload) or 0)
+                rejected, filtered = _left_out(await self.exporter.send(record.payload), record.payload.items)
         except Exception as error:
             self._failed(record, error, self._clock())
             return
@@ -184,7 +184,7 @@ class Destination:
         self._pulse.succeeded(now)
         self.last_error = ""
         self._outage.over(sum(self.queue.items.values()) - record.payload.items)
-        self._finish(record, "partial_rejected", None, rejected=min(max(rejected, 0), record.payload.items))
+        self._finish(record, "partial_rejected", None, rejected=rejected, filtered=filtered)
 
     def _failed(self, record: Record, error: Exception, now: float) -> None:
         if record.decided:
@@ -222,14 +222,17 @@ class Destination:
             self._outage.failing(now, self.last_error, sum(self.queue.items.values()), wait)
             self.queue.delay(record, now + wait)
 
-    def _finish(self, record: Record, reason: str, error: SidecarError | None, *, rejected: int | None = None) -> None:
+    def _finish(
+        self, record: Record, reason: str, error: SidecarError | None, *, rejected: int | None = None, filtered: int = 0
+    ) -> None:
         if record.decided:
             return
         record.decided = True
         payload = record.payload
         lost = payload.items if rejected is None else rejected
         self.queue.leave(record)
-        self._ledger.delivered(payload.signal, self.name, payload.items - lost)
+        self._ledger.delivered(payload.signal, self.name, payload.items - lost - filtered)
+        self._ledger.dropped(payload.signal, self.name, "filtered", filtered)
         self._ledger.dropped(payload.signal, self.name, reason, lost)
         for outcome in record.outcomes:
             outcome.settle(error)
@@ -313,3 +316,10 @@ class Destination:
             "down": self._pulse.down(self._clock()),
             "last_error": self.last_error[:256],
         }
+
+
+def _left_out(answer: int | tuple[int, int] | None, items: int) -> tuple[int, int]:
+    """Rejected and filtered items of one send, together at most all."""
+    rejected, filtered = answer if isinstance(answer, tuple) else (int(answer or 0), 0)
+    filtered = min(max(filtered, 0), items)
+    return min(max(rejected, 0), items - filtered), filtered

@@ -98,6 +98,26 @@ async def test_a_permanent_error_drops_and_counts():
     assert books.terms() == {"accepted": 4, "dropped_rejected": 4}
 
 
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        ((1, 2), {"delivered": 2, "dropped_partial_rejected": 1, "dropped_filtered": 2}),
+        ((0, 5), {"dropped_filtered": 5}),
+        ((9, 3), {"dropped_partial_rejected": 2, "dropped_filtered": 3}),
+        ((-1, -1), {"delivered": 5}),
+        ((1, 2, 3), {"dropped_rejected": 5}),
+        ("many", {"dropped_rejected": 5}),
+    ],
+)
+async def test_what_an_exporter_left_out_is_booked_as_filtered(answer, wanted):
+    """R-111 (partly)."""
+    books, exporter = Books(), Scripted(answer, push=FAST)
+    accept(books, books.destination(exporter), payload(5))
+    await finish(books)
+    assert books.terms() == {"accepted": 5, **wanted}
+    assert len(exporter.sent) == 1
+
+
 async def test_a_partial_success_is_booked_and_not_retried():
     books, exporter = Books(), Scripted(1, push=FAST)
     accept(books, books.destination(exporter), payload(3))
@@ -271,7 +291,10 @@ async def test_status_tells_fill_and_last_error_without_payload():
 
 
 async def test_the_own_log_says_what_is_not_delivered_and_what_is_lost_at_the_end(caplog):
-    push = {"retry_on_failure": {"initial_interval": "1h", "max_interval": "1h"}, "sending_queue": {"batch": {"flush_timeout": "0"}}}
+    push = {
+        "retry_on_failure": {"initial_interval": "1h", "max_interval": "1h"},
+        "sending_queue": {"batch": {"flush_timeout": "0"}},
+    }
     books, exporter = Books(), Scripted(Retryable("connection refused"), push=push)
     destination = books.destination(exporter)
     accept(books, destination, payload(2))

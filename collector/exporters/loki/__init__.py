@@ -104,7 +104,7 @@ class Loki(Exporter):
         self._threshold = Threshold(dict(self.config.logger_levels))
         await self._client.open(https=self.config.endpoint.startswith("https:"))
 
-    async def send(self, payload: Payload) -> int:
+    async def send(self, payload: Payload) -> int | tuple[int, int]:
         headers = {"X-Scope-OrgID": self.config.tenant} if self.config.tenant else {}
         if self.config.otlp:
             return await self._otlp.send(self.config.endpoint, payload, headers)
@@ -122,7 +122,7 @@ class Loki(Exporter):
                 raise _failure(reply, excerpt(reply.body, self._client.secrets))
         if below:
             self._below.add(below, self.settings.id)
-        return 0
+        return 0, below
 
     def _body(self, data: bytes) -> tuple[bytes, int]:
         from google.protobuf.message import DecodeError
