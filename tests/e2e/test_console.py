@@ -75,12 +75,21 @@ def test_a_newcomer_sees_a_priced_redacted_trace_on_the_page_and_in_the_terminal
         page.goto(base + "/")
         page.wait_for_selector("#traces tbody tr")
         page.locator("#traces tbody tr").last.click()
-        page.wait_for_selector("#detail table")
+        page.wait_for_selector("#detail .span[open] table")
         text = page.inner_text("body")
+        hidden = page.locator("#detail mark").all_inner_texts()
         picture = PICTURE if os.environ.get("UPDATE_PICTURES") or not PICTURE.exists() else tmp_path / "console.png"
         page.screenshot(path=str(picture))
+        page.locator("#traces tbody tr").last.focus()
+        page.wait_for_timeout(1500)
+        focused = page.evaluate("document.activeElement.dataset.trace")
+        page.get_by_role("button", name="close").click()
+        shown = page.locator("#detail").is_visible()
         browser.close()
     assert problems == []
+    assert {"[EMAIL]", "**** **** **** 1111"} <= set(hidden)
+    assert focused, "a refresh took the focus from the list"
+    assert not shown
     assert "gpt-4o" in text
     assert "$0.0045" in text
     assert "[EMAIL]" in text

@@ -19,7 +19,12 @@ async def page():
     host.exporters["peek"] = build(Peek, {"terminal": False})
     request = traces(span("POST /<script>alert(1)</script>", trace=b"t" * 16))
     await host.exporters["peek"].send(Payload(Signal.TRACES, request.SerializeToString(), 1))
-    host.shown = {"state": "running", "pipelines": {"traces": {}}, "accounting": {"traces": {"peek": {"accepted": 1}}}}
+    host.shown = {
+        "state": "running",
+        "last_reload_error": "config.yaml:1:1: no",
+        "pipelines": {"traces": {}},
+        "accounting": {"traces": {"peek": {"accepted": 1}}},
+    }
     port = free_port()
     console = Console(Console.Config(endpoint=f"127.0.0.1:{port}"), settings(host=host))
     await console.start()
@@ -62,6 +67,7 @@ async def test_what_the_page_shows_is_also_json(page):
     assert view["spend"]["models"] == [{"model": "gpt-4o", "calls": 2, "tokens": 1200, "cost_usd": 0.0045}]
     assert view["spend"]["unpriced"] == [{"model": "unknown", "reason": "no_model", "calls": 1}]
     assert view["masked"] == {"email": 3}
+    assert view["last_reload_error"] == "config.yaml:1:1: no"
     assert view["traces"][0]["name"].startswith("POST /")
     assert orjson.loads((await get(base + "/api/v1/traces"))[1])["traces"][0]["trace_id"] == "74" * 16
     assert orjson.loads((await get(base + "/api/v1/traces/" + "74" * 16))[1])["spans"]
