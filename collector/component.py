@@ -124,8 +124,8 @@ class Exporter(Component):
         """Open clients; a backend that does not answer is no reason to fail."""
 
     async def send(self, payload: Payload) -> int | tuple[int, int]:
-        """Deliver it once; returns the items the backend rejected in a partial success (never retried), or those and, as the
-        second of a pair, the items that the exporter's own settings left out.
+        """Deliver it once; returns how many items the backend rejected (never retried), or that and how many were filtered out.
+
         Raises errors.Retryable, errors.Permanent or errors.Oversized; anything else counts as Permanent.
         """
         raise NotImplementedError
