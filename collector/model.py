@@ -73,7 +73,8 @@ class Scope:
     """One instrumentation scope: `header` is its encoded message without items, `items` the encoded items.
 
     `ScopeSpans.FromString(header)` (or ScopeLogs, ScopeMetrics) reads scope and schema_url. `heads`, where the opener made
-    them, runs parallel to `items` (spans: trace_id, span_id, parent_span_id, times, status); use `keep` to drop items, or build a Scope without heads.
+    them, runs parallel to `items` (spans: trace_id, span_id, parent_span_id, times, status); to drop items use `keep`, or
+    build a Scope without heads.
     """
 
     header: bytes
