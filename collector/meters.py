@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
@@ -75,7 +74,11 @@ class Instrument:
         """Put several finite values into a histogram at once; their sum is rounded once."""
         child = self._child(labels)
         child._sum.inc(fsum(values))
-        for index, count in Counts([bisect_left(child._upper_bounds, value) for value in values]).items():
+        counts: dict[int, int] = {}
+        for value in values:
+            index = bisect_left(child._upper_bounds, value)
+            counts[index] = counts.get(index, 0) + 1
+        for index, count in counts.items():
             child._buckets[index].inc(count)
 
     def touch(self, *labels: str) -> None:

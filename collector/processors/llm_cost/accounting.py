@@ -22,7 +22,7 @@ from collector.processors.llm_cost.prices import PriceBook
 from collector.processors.llm_cost.rates import date_ns
 from collector.processors.llm_cost.shapes import kinds, read
 from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN
-from collector.processors.llm_cost.tally import Tally
+from collector.processors.llm_cost.tally import Call, Tally
 from collector.processors.llm_cost.usage import time_to_first_token, truth
 from collector.processors.llm_cost.verdict import Verdict, judge, moment, name_of, resolve, why
 
@@ -53,6 +53,7 @@ class Accounting:
         self._rules = [rule.model_dump() for rule in options.usage_rules]
         self._evicted = 0
         self._aged = 0.0
+        self._arrival = 0
 
     def look(self, item: bytes, origin: Origin) -> Seen | Quick | None:
         """The call in an encoded span. Raises protobuf's DecodeError."""
@@ -85,6 +86,7 @@ class Accounting:
     def begin(self, now: float) -> None:
         """A batch begins."""
         self._dedup.age(now)
+        self._arrival = int(now * 1e9)
 
     def end(self, now: float) -> None:
         """The batch was settled: raise the counters."""
@@ -96,20 +98,21 @@ class Accounting:
     def settle_quick(self, quick: Quick, now: float) -> bytes | None:
         """As `settle`, for a span that has a plan."""
         plan, usage, amount = quick.plan, quick.usage, None
+        at = quick.start if 0 < quick.start <= self._arrival else moment(quick.start, now)
         if usage is None:
             if not plan.calls:
                 self._dedup.climb(quick.own, quick.parent, now)
             elif self._dedup.call(quick.own, quick.parent, now):
-                self._count_quick(quick, None, now)
+                self._count_quick(quick, None, at)
             return None
-        entry = plan.price(moment(quick.start, now), self._book) if plan.split else None
+        entry = plan.price(at, self._book) if plan.split else None
         if entry is not None:
-            if entry.partial or entry.lacks(usage):
+            if not plan.complete and (entry.partial or entry.lacks(usage)):
                 return self._settle_thoroughly(quick, now)
             amount = entry.price(usage)
         kind = self._dedup.usage(quick.own, quick.parent, known_as(plan.provider, quick.identity), plan.rollup, now)
         if not kind:
-            self._count_quick(quick, amount, now)
+            self._count_quick(quick, amount, at)
         elif self._again(kind, plan.labels[0]):
             return quick.item + ROLLUP
         if amount is None or entry is None:
@@ -122,15 +125,15 @@ class Accounting:
         seen = look(quick.item, Span.FromString(quick.item), quick.plan.origin, self.dialects, self._rules)
         return self.settle(seen, now) if seen is not None else None
 
-    def _count_quick(self, quick: Quick, amount: float | None, now: float) -> None:
+    def _count_quick(self, quick: Quick, amount: float | None, at: int) -> None:
         plan, books = quick.plan, self._books
         key = (plan, amount is None)
         tally = books.tally(key)
         if tally is None:
             source, reason = ("", plan.reason) if amount is None else ("computed", "")
             tally = books.open(key, Tally(plan.labels, plan.status, source, reason, plan.name, plan.limited))
-        duration = max(0, quick.end - quick.start) / 1e9
-        books.add(tally, moment(quick.start, now), duration, quick.first, quick.usage, amount, quick.trace_id)
+        duration = (quick.end - quick.start) / 1e9 if quick.end > quick.start else 0.0
+        books.add(Call(tally, at, duration, quick.first, quick.usage, amount, quick.trace_id))
 
     def settle(self, seen: Seen, now: float) -> bytes | None:
         """Count the call if it is new; the span's new bytes, None when it stays as it is."""
@@ -168,7 +171,7 @@ class Accounting:
             self.counters.mismatch.add(1, *labels[1:3])
         first = time_to_first_token(seen.found, seen.origin.scope)
         at = moment(seen.start, now)
-        self._books.add(tally, at, seen.duration, first, seen.usage, verdict.amount, seen.span.trace_id)
+        self._books.add(Call(tally, at, seen.duration, first, seen.usage, verdict.amount, seen.span.trace_id))
 
     def _file(self) -> PriceFile:
         if not self._options.prices_file:

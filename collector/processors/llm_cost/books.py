@@ -9,10 +9,9 @@ from collector.processors.llm_cost.call import Seen
 from collector.processors.llm_cost.counters import Aliases, Counters
 from collector.processors.llm_cost.options import LABELS, Options, label_name
 from collector.processors.llm_cost.prices import Resolved
-from collector.processors.llm_cost.spend import Record, Spend
-from collector.processors.llm_cost.tally import Tally
+from collector.processors.llm_cost.spend import Spend
+from collector.processors.llm_cost.tally import Call, Tally
 from collector.processors.llm_cost.unpriced import Complaints
-from collector.processors.llm_cost.usage import Usage
 
 FIELDS_AS_LABELS = ("user", "team", "agent")
 
@@ -28,7 +27,10 @@ class Books:
         self._high = options.high_cost_usd
         self.spend = Spend()
         self.complaints = Complaints(settings.log)
+        self._keep = self.spend.keep
         self._open: dict[object, Tally] = {}
+        self.tally = self._open.get
+        """The tally that was opened under a key in this batch."""
         further = options.labels[len(LABELS) :]
         self.label_fields = {label: label if label in FIELDS_AS_LABELS else f"label:{label}" for label in further}
         """Further label -> the field that holds its value."""
@@ -41,32 +43,27 @@ class Books:
             further.append(value or dict(seen.origin.resource).get(label, "")[:128])
         return (seen.origin.service, resolved.provider[:64], resolved.model, seen.operation, *further)
 
-    def tally(self, key: object) -> Tally | None:
-        """The tally that was opened under that key in this batch."""
-        return self._open.get(key)
-
     def open(self, key: object, tally: Tally) -> Tally:
-        """Begin a tally."""
+        """Begin a tally, to be found under that key until the batch ends."""
         self._open[key] = tally
         return tally
 
-    def add(
-        self, tally: Tally, start: int, duration: float, first: float | None, usage: Usage | None, amount: float | None,
-        trace_id: bytes,
-    ) -> None:  # fmt: skip
-        """Count one call. `start`: ns."""
-        prompt, output, total = tally.add(duration, first, usage, amount)
-        self.spend.add(Record(tally, start, prompt, output, total, duration, amount, trace_id))
+    def add(self, call: Call) -> None:
+        """Count one call."""
+        tally, amount = call.tally, call.amount
+        tally.calls.append(call)
+        self._keep(call)
         if amount is not None and amount > self._high:
             self.counters.high_cost.add(1, *tally.labels)
             self._log.warning(
                 "LLM call cost more than %g USD: model %s, cost %.6f USD, %d tokens, service %s",
-                self._high, tally.labels[2], amount, total, tally.labels[0],
+                self._high, tally.labels[2], amount, call.tokens()[2], tally.labels[0],
             )  # fmt: skip
 
     def close(self, now: float) -> None:
         """Book what the batch's tallies hold."""
         for tally in self._open.values():
+            tally.sum_up()
             self.counters.count(tally)
             self.spend.book(tally)
             for alias in self._aliases:

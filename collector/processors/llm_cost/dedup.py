@@ -39,11 +39,17 @@ class Generations(Generic[K]):
         """The marks of `key`, 0 for none."""
         return self._young.get(key, 0) | self._old.get(key, 0)
 
-    def mark(self, key: K, bits: int, now: float) -> None:
-        """Add marks."""
-        if len(self._young) >= self._half and key not in self._young:
+    def mark(self, key: K, bits: int, now: float) -> int:
+        """Add marks; returns those that were there."""
+        young, earlier = self._young, self._old.get(key, 0)
+        had = young.get(key)
+        if had is not None:
+            young[key] = had | bits
+            return had | earlier
+        if len(young) >= self._half:
             self._turn(now, early=True)
-        self._young[key] = self._young.get(key, 0) | bits
+        self._young[key] = bits
+        return earlier
 
     def _turn(self, now: float, *, early: bool) -> None:
         if early:
@@ -73,31 +79,20 @@ class Dedup:
 
         `own` and `parent` are trace id + span id; `call_id` is provider and response id.
         """
-        marks = self._of(own)
+        marks, above = self._of(own), self._of(parent)
         if marks & COUNTED:
             return "resent"
         if call_id is not None and len(call_id[1]) < _SHORT_ID:
             call_id = None
-        kind = self._kind(marks, parent, call_id, rollup)
-        if call_id is not None:
-            self._ids.mark(call_id, 1, now)
+        seen = call_id is not None and self._ids.mark(call_id, 1, now) != 0
+        kind = _kind(marks, above, call_id is not None and not rollup, seen)
         if not kind:
-            self.marks.mark(own, COUNTED | (0 if call_id is not None else NO_ID), now)
+            self.marks.mark(own, COUNTED if call_id is not None else COUNTED | NO_ID, now)
         self.below(parent, USAGE_BELOW, now)
         return kind
 
     def _of(self, span: bytes) -> int:
         return self.marks.get(span) if len(span) > _TRACE_ID else 0  # a trace id alone names no span
-
-    def _kind(self, marks: int, parent: bytes, call_id: tuple[str, str] | None, rollup: bool) -> str:
-        seen = call_id is not None and self._ids.get(call_id) != 0
-        above = self._of(parent)
-        late = above & COUNTED and above & NO_ID
-        if call_id is not None and not rollup:
-            return "response_id" if seen else "late_child" if late else ""
-        if marks & USAGE_BELOW or seen:
-            return "rollup"
-        return "late_child" if late else ""
 
     def call(self, own: bytes, parent: bytes, now: float) -> bool:
         """Whether a call without usage (failed, or nothing reported) is new: not resent and no wrapper of one already seen."""
@@ -116,3 +111,12 @@ class Dedup:
     def climb(self, own: bytes, parent: bytes, now: float) -> None:
         """Carry the marks of a span in between up to its parent."""
         self.below(parent, self.marks.get(own) & (USAGE_BELOW | CALL_BELOW), now)
+
+
+def _kind(marks: int, above: int, identified: bool, seen: bool) -> str:
+    late = above & COUNTED and above & NO_ID
+    if identified:
+        return "response_id" if seen else "late_child" if late else ""
+    if marks & USAGE_BELOW or seen:
+        return "rollup"
+    return "late_child" if late else ""

@@ -43,6 +43,8 @@ class Plan:
     sets: tuple[str, ...]
     entry: Entry | None = None
     stamp: Stamp | None = None
+    complete: bool = False
+    """The price has all main units."""
 
     def price(self, at: int, book: PriceBook) -> Entry | None:
         """The price of a span that started then (ns)."""
@@ -53,6 +55,7 @@ class Plan:
             lasting = entry is not None and (not own or own[0].entry is entry)
             self.entry = entry if lasting else None  # with several own prices, another may begin within the period of this one
             self.stamp = stamp_for(self.resolved, entry, self.sets) if entry is not None else None
+            self.complete = entry is not None and not entry.partial and {"input", "output"} <= entry.bands[0][1].keys()
         return entry
 
 

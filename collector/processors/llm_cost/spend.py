@@ -6,25 +6,12 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import fsum
-from typing import Any, NamedTuple
+from typing import Any
 
-from collector.processors.llm_cost.tally import Tally
+from collector.processors.llm_cost.tally import Call, Tally
 
 _MODELS, _HOURS = 500, 24 * 7
 _HOUR = 3600 * 10**9
-
-
-class Record(NamedTuple):
-    """One counted call as it is kept: `start` in nanoseconds, `cost` None when it has no price."""
-
-    tally: Tally
-    start: int
-    prompt: int
-    completion: int
-    total: int
-    duration: float
-    cost: float | None
-    trace_id: bytes
 
 
 @dataclass(slots=True)
@@ -62,20 +49,9 @@ class Spend:
         self._all = Sum()
         self._models: dict[str, Sum] = {}
         self._hours: dict[int, list[int]] = {}
-        self._last: deque[Record] = deque(maxlen=most)
-
-    def add(self, record: Record) -> None:
-        """Keep one call, and its tokens by hour. Its sums come with its tally."""
-        self._last.append(record)
-        hour = record.start // _HOUR
-        sums = self._hours.get(hour)
-        if sums is None:
-            sums = self._hours[hour] = [0, 0, 0]
-            if len(self._hours) > _HOURS:
-                del self._hours[min(self._hours)]
-        sums[0] += record.prompt
-        sums[1] += record.completion
-        sums[2] += record.total
+        self._last: deque[Call] = deque(maxlen=most)
+        self.keep = self._last.append
+        """Keep one call for the history; its sums come with its tally."""
 
     def book(self, tally: Tally) -> None:
         """Add the sums of a batch's calls of one kind."""
@@ -84,6 +60,20 @@ class Spend:
         if model not in self._models and len(self._models) >= _MODELS:
             model = "other"
         self._models.setdefault(model, Sum()).add(tally)
+        hours = {call.at // _HOUR for call in tally.calls}
+        if len(hours) == 1:
+            self._book_hour(hours.pop(), tally.prompt, tally.output, tally.tokens)
+        else:
+            for call in tally.calls:
+                self._book_hour(call.at // _HOUR, *call.tokens())
+
+    def _book_hour(self, hour: int, prompt: int, output: int, total: int) -> None:
+        sums = self._hours.setdefault(hour, [0, 0, 0])
+        sums[0] += prompt
+        sums[1] += output
+        sums[2] += total
+        if len(self._hours) > _HOURS:
+            del self._hours[min(self._hours)]
 
     def summary(self) -> dict[str, Any]:
         """Totals and averages; zeros and empty lists before the first call (R-415, R-416)."""
@@ -110,20 +100,7 @@ class Spend:
 
     def history(self) -> list[dict[str, Any]]:
         """The last calls, oldest first, ready for JSON (R-417)."""
-        return [
-            {
-                "timestamp": datetime.fromtimestamp(r.start / 1e9, UTC).isoformat(),
-                "model": r.tally.labels[2],
-                "provider": r.tally.labels[1],
-                "service": r.tally.labels[0],
-                "tokens": {"prompt": r.prompt, "completion": r.completion, "total": r.total},
-                "duration_seconds": r.duration,
-                "cost_dollars": r.cost,
-                "status": r.tally.status,
-                "trace_id": r.trace_id.hex(),
-            }
-            for r in self._last
-        ]
+        return [_shown(call) for call in self._last]
 
     def hours(self, now: float, last: int = 24) -> list[dict[str, Any]]:
         """Tokens of each of the last hours that had calls, sorted; hours are UTC (R-418)."""
@@ -138,3 +115,19 @@ class Spend:
             for hour, (prompt, completion, total) in sorted(self._hours.items())
             if hour > first
         ]
+
+
+def _shown(call: Call) -> dict[str, Any]:
+    prompt, output, total = call.tokens()
+    service, provider, model = call.tally.labels[:3]
+    return {
+        "timestamp": datetime.fromtimestamp(call.at / 1e9, UTC).isoformat(),
+        "model": model,
+        "provider": provider,
+        "service": service,
+        "tokens": {"prompt": prompt, "completion": output, "total": total},
+        "duration_seconds": call.duration,
+        "cost_dollars": call.amount,
+        "status": call.tally.status,
+        "trace_id": call.trace_id.hex(),
+    }

@@ -2,63 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from collector.processors.llm_cost.usage import Usage
 
 
-@dataclass(slots=True, eq=False)
+class Call(NamedTuple):
+    """One counted call: `at` in nanoseconds, `duration` and `first` (time to the first token) in seconds, `amount` in USD."""
+
+    tally: Tally
+    at: int
+    duration: float
+    first: float | None
+    usage: Usage | None
+    amount: float | None
+    trace_id: bytes
+
+    def tokens(self) -> tuple[int, int, int]:
+        """Input, output and all tokens."""
+        usage = self.usage
+        if usage is None:
+            return 0, 0, 0
+        prompt, output = usage.prompt, usage.output
+        return prompt, output, usage.total if usage.total is not None else prompt + output
+
+
 class Tally:
-    """Calls with the same label values. `labels`: service, provider, model, operation and the user's further ones."""
+    """Calls with the same label values. `labels`: service, provider, model, operation and the user's further ones.
 
-    labels: tuple[str, ...]
-    status: str
-    source: str = ""
-    """Where the amounts come from."""
-    reason: str = ""
-    """Why there are none, or why they are incomplete."""
-    name: str = ""
-    """The model as its emitter wrote it."""
-    limited: bool = False
-    """Refused by a rate limit."""
-    latencies: list[float] = field(default_factory=list)
-    firsts: list[float] = field(default_factory=list)
-    amounts: list[float] = field(default_factory=list)
-    uncached: int = 0
-    cache_read: int = 0
-    cache_write: int = 0
-    output: int = 0
-    unsplit: int = 0
-    """Tokens of calls of which only a total is known."""
-    unpriced: int = 0
-    told: bool = False
-    """Some call told its usage; with `whole` only its total."""
-    whole: bool = False
+    `source` says where the amounts come from, `reason` why there are none or why they are incomplete, `name` is the model as its
+    emitter wrote it, `limited` that a rate limit refused the calls.
+    """
 
-    def add(self, duration: float, first: float | None, usage: Usage | None, amount: float | None) -> tuple[int, int, int]:
-        """Count one call; returns its tokens: input, output and all."""
-        self.latencies.append(duration)
-        if first is not None:
-            self.firsts.append(first)
-        if amount is not None:
-            self.amounts.append(amount)
-        prompt = output = total = 0
-        if usage is not None:
-            self.told = True
-            written = usage.write_5m + usage.write_1h
-            prompt, output = usage.uncached + usage.cache_read + written, usage.output
-            total = prompt + output
-            self.uncached += usage.uncached
-            self.cache_read += usage.cache_read
-            self.cache_write += written
-            self.output += output
-            if usage.total is not None:
-                self.whole = True
-                total = usage.total
-                self.unsplit += total
-        if amount is None and (total or self.status == "success"):
-            self.unpriced += 1
-        return prompt, output, total
+    __slots__ = (
+        "amounts", "cache_read", "cache_write", "calls", "firsts", "labels", "latencies", "limited", "name", "output", "reason",
+        "source", "status", "told", "uncached", "unpriced", "unsplit", "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self, labels: tuple[str, ...], status: str, source: str = "", reason: str = "", name: str = "", limited: bool = False
+    ) -> None:
+        self.labels, self.status, self.source, self.reason, self.name = labels, status, source, reason, name
+        self.limited = limited
+        self.calls: list[Call] = []
+
+    def sum_up(self) -> None:
+        """Add the calls up; the sums exist from now on."""
+        calls = self.calls
+        self.latencies = [call.duration for call in calls]
+        self.firsts = [call.first for call in calls if call.first is not None]
+        self.amounts = [call.amount for call in calls if call.amount is not None]
+        usages = [call.usage for call in calls if call.usage is not None]
+        self.told = bool(usages)
+        self.uncached = sum([usage.uncached for usage in usages])
+        self.cache_read = sum([usage.cache_read for usage in usages])
+        self.cache_write = sum([usage.write_5m + usage.write_1h for usage in usages])
+        self.output = sum([usage.output for usage in usages])
+        totals = [usage.total for usage in usages if usage.total is not None]
+        self.whole, self.unsplit = bool(totals), sum(totals)
+        self.unpriced = 0
+        if len(self.amounts) < len(calls):
+            self.unpriced = sum(c.amount is None and (self.status == "success" or c.tokens()[2] > 0) for c in calls)
 
     @property
     def prompt(self) -> int:
@@ -72,4 +76,4 @@ class Tally:
 
     def forget(self) -> None:
         """Let go of what was booked; labels and status stay for the history."""
-        self.latencies, self.firsts, self.amounts = [], [], []
+        del self.calls, self.latencies, self.firsts, self.amounts
