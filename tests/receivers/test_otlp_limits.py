@@ -287,3 +287,13 @@ async def test_a_cancelled_grpc_call_gives_its_reservation_back() -> None:
         call.cancel()
         await eventually(lambda: not server._reads._running)
         assert (await here.send("grpc", Signal.TRACES, sample(Signal.TRACES))).ok
+
+
+async def test_a_grpc_client_at_the_http_port_is_told_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as here:
+        for _ in range(2):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{here.receiver.ports['http']}") as channel:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await channel.unary_unary(EXPORT)(b"", timeout=2)
+        await eventually(lambda: any("gRPC client came to the HTTP port" in r.message for r in caplog.records))
+    assert sum("gRPC client came to the HTTP port" in record.message for record in caplog.records) == 1

@@ -66,7 +66,7 @@ class Otlp(Receiver):
         except BaseException:
             await self.stop()
             raise
-        self.settings.log.info("otlp receiver listens: %s", self.ports)
+        self.settings.log.info("otlp receiver listens", extra=dict(self.ports))
 
     async def stop(self) -> None:
         """Answer what is in flight, then close the ports."""

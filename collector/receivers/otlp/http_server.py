@@ -35,7 +35,9 @@ PER_BYTE = 2.2
 """Bytes taken for each byte of a body: itself and the items cut from it."""
 MAX_CONNECTIONS, MAX_HEADERS, MAX_HEADER, MAX_HEADER_BYTES = 512, 64, 8190, 16 << 10
 _PAUSE = 1 << 20
+_PREFACE = b"PRI * HTTP/2.0"
 _LINGER, _GRACE, _NEVER = 2.0, 5.0, 1e9
+_log = logging.getLogger("collector.receivers.otlp")
 _silent = logging.getLogger("collector.receivers.otlp.http")  # aiohttp's messages may quote request bytes: never shown
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
@@ -244,6 +246,8 @@ class _Connection(RequestHandler):
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:
+        if data.startswith(_PREFACE):
+            self._manager.grpc_client_came()  # type: ignore[union-attr]
         if self.idle_since is not None:
             self._start_timer()
         super().data_received(data)
@@ -286,11 +290,19 @@ class _Connections(web.Server):
     def __init__(self, handler: Any, **options: Any) -> None:
         # A client that leaves takes its request with it: else one that waits for its answer would hold its bytes for ever.
         super().__init__(handler, handler_cancellation=True)
-        self._options = options
+        self._options, self._told = options, False
         self._cap = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
     def __call__(self) -> Any:
         return _Connection(self, loop=self._loop, **self._options)
+
+    def grpc_client_came(self) -> None:
+        """Say it once: a client that speaks gRPC to the HTTP port tries again for ever and is told nothing it could show."""
+        if not self._told:
+            self._told = True
+            _log.warning(
+                "a gRPC client came to the HTTP port: use the gRPC endpoint, or OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+            )
 
     def admit(self) -> bool:
         """Whether there is room for one more."""
