@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
 import ssl
 import time
@@ -121,6 +122,17 @@ class Reply:
     after: float | None
 
 
+def _reason(error: Exception) -> str:
+    """In the system's words; aiohttp's own speak of its internals."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        number = error.os_error.errno or 0
+        if reason := os.strerror(number) if number > 0 else error.os_error.strerror:  # below 0: a name that does not resolve
+            return f"{error.host}:{error.port}: {reason}"
+    return str(error) or type(error).__name__
+
+
 class HttpClient:
     """Posts bodies; raises Retryable when no answer came and Permanent when an answer is larger than 4 MiB."""
 
@@ -186,7 +198,7 @@ class HttpClient:
             ) as response:
                 return await self._reply(response)
         except (aiohttp.ClientError, OSError) as error:
-            raise Retryable(f"no answer: {excerpt(str(error) or type(error).__name__, self.secrets)}") from None
+            raise Retryable(f"no answer: {excerpt(_reason(error), self.secrets)}") from None
 
     async def _packed(self, body: bytes, codec: str) -> bytes:
         level = self._config.compression_params.level

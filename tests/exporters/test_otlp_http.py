@@ -194,8 +194,20 @@ async def test_the_backends_text_is_cut_and_a_header_it_echoes_is_masked(http: H
 
 
 async def test_nobody_listening_is_retryable() -> None:
-    with pytest.raises(Retryable, match="no answer"):
-        await sent({"endpoint": f"http://127.0.0.1:{free_port()}"})
+    port = free_port()
+    with pytest.raises(Retryable) as caught:
+        await sent({"endpoint": f"http://127.0.0.1:{port}"})
+    assert str(caught.value) == f"no answer: 127.0.0.1:{port}: Connection refused"
+
+
+async def test_a_name_that_does_not_resolve_is_retryable() -> None:
+    with pytest.raises(Retryable, match=r"no answer: nobody\.invalid:4318: [A-Z][a-z ]+"):
+        await sent({"endpoint": "http://nobody.invalid:4318"})
+
+
+async def test_a_server_without_tls_is_told_in_words_of_tls(http: HttpBackend) -> None:
+    with pytest.raises(Retryable, match=r"no answer: .*(SSL|ssl)"):
+        await sent({"endpoint": http.url.replace("http:", "https:")})
 
 
 async def test_a_connection_lost_before_the_answer_is_retryable(http: HttpBackend) -> None:
