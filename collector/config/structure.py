@@ -129,7 +129,7 @@ class Structure:
         elif type_id in ELSEWHERE[kind].split():
             hint = f"otel-sidecar does not have this {kind[:-1]} of otelcol: remove it"
         else:
-            hint = "`otel-sidecar components` lists all"
+            hint = "`otel-sidecar components` lists all; own ones need --components DIR"
         message = f'unknown type: "{type_id}" for id: "{component_id}" (valid values: [{" ".join(known)}])'
         self.report.add("C010", mark, (kind, component_id), message, hint)
 

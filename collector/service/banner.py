@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,8 +25,21 @@ def banner(resolved: Resolved, *, dev: bool) -> str:
         steps = [" + ".join(spec.receivers), *spec.processors, " + ".join(spec.exporters)]
         lines.append(f"  {spec.id:<14}{' > '.join(steps)}")
     if dev:
-        lines.append("  waiting for data: start your application, or run `otel-sidecar send` in another terminal")
+        http = next(
+            (place for name, place in listeners(resolved) if name.split("/")[0].startswith("otlp") and " http" in name), ""
+        )
+        at = f" --endpoint http://{http}" if http and not http.endswith(":4318") else ""
+        lines.append(f"  waiting for data: run `{command()} send{at}` in another terminal, or start your application with")
+        lines.append(f"    OTEL_EXPORTER_OTLP_ENDPOINT=http://{http or 'HOST:PORT'} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")
     return "\n".join(lines)
+
+
+def command() -> str:
+    """How this program can be called from a shell here: its name where that is on the PATH, else as it was called."""
+    called = sys.argv[0]
+    if Path(called).name == "otel-sidecar" and shutil.which("otel-sidecar") is None:
+        return called
+    return "otel-sidecar"
 
 
 def listeners(resolved: Resolved) -> Iterator[tuple[str, str]]:

@@ -40,4 +40,11 @@ def test_every_listener_and_pipeline_is_named(tmp_path):
 def test_dev_mode_says_that_nothing_leaves_and_what_to_try(tmp_path):
     text = shown(tmp_path, dev=True)
     assert "nothing leaves this host" in text
-    assert "otel-sidecar send" in text
+    assert "`otel-sidecar send --endpoint http://127.0.0.1:14318`" in text
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:14318 " in text
+
+
+def test_the_banner_names_a_command_that_can_be_run_here(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", [".venv/bin/otel-sidecar", "run"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "`.venv/bin/otel-sidecar send" in shown(tmp_path, dev=True)
