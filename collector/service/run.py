@@ -278,7 +278,7 @@ class Service:
         host.enter("draining")
         started, patience = now(), self._options.drain_timeout
         deadline = started + patience
-        self._log.info("draining", extra={"queued": _sum(host)})
+        self._log.info("draining", extra={"queued": _sum(host), "hint": "a second signal ends it at once"})
         await self._settle_reload(patience / 4)
         graph = host.graph
         assert graph is not None
@@ -341,7 +341,7 @@ class Service:
                 return
             await self._swap(loaded.resolved)
         except Exception as error:
-            self.host.reload_error = _said(error)
+            self.host.reload_error = "\n".join(_problems(error))
             self._reload_ok.set(0)
             self._tell_unusable(error)
         else:
@@ -351,10 +351,7 @@ class Service:
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
     def _tell_unusable(self, error: Exception) -> None:
-        if not isinstance(error, ConfigError):
-            self._log.error("reload failed: the old configuration stays", extra={"error": _said(error)})
-            return
-        problems = [line for line in str(error).splitlines() if line[:1].strip()]  # without the excerpts of the file
+        problems = _problems(error)
         self._log.error("reload failed: the old configuration stays", extra={"error": problems[-1]})
         for problem in problems[:-1][:MOST_TOLD]:
             self._log.error("reload: %s", problem)
@@ -380,6 +377,11 @@ class Service:
         retiring.add_done_callback(self._retiring.discard)
         if before is not None and before is not page:
             await before.stop()
+
+
+def _problems(error: Exception) -> list[str]:
+    """Line by line, without the excerpts of the file: pages and logs must not show what is written there (a key, perhaps)."""
+    return [line for line in _said(error).splitlines() if line[:1].strip()] or [type(error).__name__]
 
 
 def _said(error: BaseException) -> str:

@@ -57,6 +57,7 @@ async def test_what_the_page_shows_is_also_json(page):
     import orjson
 
     console, base = page
+    peek = console.settings.host.exporters["peek"]
     meters = console.settings.meters
     meters.counter("llm_requests", "", ("model", "status"), derived=True).add(2, "gpt-4o", "success")
     meters.counter("llm_tokens", "", ("model", "type"), derived=True).add(1200, "gpt-4o", "prompt")
@@ -67,6 +68,10 @@ async def test_what_the_page_shows_is_also_json(page):
     assert view["spend"]["models"] == [{"model": "gpt-4o", "calls": 2, "tokens": 1200, "cost_usd": 0.0045}]
     assert view["spend"]["unpriced"] == [{"model": "unknown", "reason": "no_model", "calls": 1}]
     assert view["masked"] == {"email": 3}
+    assert view["keeps"] is True
+    del console.settings.host.exporters["peek"]
+    assert orjson.loads((await get(base + "/api/v1/overview"))[1])["keeps"] is False
+    console.settings.host.exporters["peek"] = peek
     assert view["last_reload_error"] == "config.yaml:1:1: no"
     assert view["traces"][0]["name"].startswith("POST /")
     assert orjson.loads((await get(base + "/api/v1/traces"))[1])["traces"][0]["trace_id"] == "74" * 16

@@ -119,3 +119,5 @@ async def test_every_problem_of_a_reload_is_a_line_of_the_log(tmp_path, caplog):
     assert told[0] == "reload failed: the old configuration stays"
     assert len(told) == 3
     assert all("config.yaml:3:" in line for line in told[1:])
+    assert len(service.host.reload_error.splitlines()) == 3
+    assert "sampling: 1" not in service.host.reload_error, "a page would show what is written in the file"

@@ -138,6 +138,7 @@ class Console(Extension):
             "endpoints": self._endpoints(),
             "masked": self._masked(),
             "spend": self.spend(),
+            "keeps": bool(self._kept()),
             "traces": traces[:50],
             "logs": [r for kept in self._kept() for r in kept.logs()][:50],
         }

@@ -246,6 +246,9 @@ async function refresh() {
     if (!answer.ok) throw new Error("HTTP " + answer.status);
     const view = await answer.json();
     showTraces(view.traces);
+    byId("no-peek").hidden = view.keeps;
+    if (!view.keeps) byId("no-traces").hidden = true;
+    byId("kept-logs").hidden = !view.keeps;
     showBooks(view.accounting);
     showSpend(view.spend);
     showRest(view);
