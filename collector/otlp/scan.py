@@ -107,6 +107,8 @@ class Scanner:
             part = items if (low, high) == (0, len(items)) else items[low:high]
             found, full = search(b"".join(part), max_hits)
             allowance -= len(found)
+            if not full and not found:
+                continue
             if not full:
                 self._spread(hits.marks, found, list(accumulate(map(len, part))), low)
             elif high - low > 1 and allowance > 0:
@@ -117,8 +119,11 @@ class Scanner:
                 hits.floods.update(range(low, high))
 
     def _spread(self, marks: dict[int, int], found: list[Span], ends: list[int], offset: int) -> None:
+        last, floor = 0, -1
         for pattern, start, end in found:
-            last = bisect_left(ends, end)
+            if not floor < end <= ends[last]:  # most hits lie in the item of the one before
+                last = bisect_left(ends, end)
+                floor = ends[last - 1] if last else -1
             if pattern >= 0:
                 marks[offset + last] = marks.get(offset + last, 0) | 1 << pattern
             else:

@@ -117,5 +117,5 @@ class LlmCost(Processor):
             self._accounting.counters.errors.add(1)
         except Exception as error:
             self._accounting.counters.errors.add(1)
-            self.settings.log.warning("llm_cost: a span could not be priced: %s", type(error).__name__)
+            self._accounting.complaints.defect(type(error).__name__)
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pydantic import ValidationError
 
 from collector.component import Settings
@@ -20,7 +19,7 @@ from collector.processors.llm_cost.options import Options, PriceFile
 from collector.processors.llm_cost.plans import Plan, Plans, Quick, composer, divisor
 from collector.processors.llm_cost.prices import PriceBook
 from collector.processors.llm_cost.rates import date_ns
-from collector.processors.llm_cost.shapes import kinds, read
+from collector.processors.llm_cost.shapes import decode, encoded_names, kinds, read
 from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN
 from collector.processors.llm_cost.tally import Call, Tally
 from collector.processors.llm_cost.usage import time_to_first_token, truth
@@ -46,6 +45,7 @@ class Accounting:
             if field != label:
                 self.dialects.add(field, [label])
         self._kinds = kinds(self.dialects.names, self._books.label_fields.values())
+        self._kind_of = encoded_names(self._kinds).get
         self._plans = Plans()
         self.thorough = False
         """Read every span without plans: slower, same result."""
@@ -57,22 +57,25 @@ class Accounting:
 
     def look(self, item: bytes, origin: Origin) -> Seen | Quick | None:
         """The call in an encoded span. Raises protobuf's DecodeError."""
-        span = Span.FromString(item)
-        reading = None if self.thorough else read(span, origin, self._kinds.get)
+        span = decode(item)
+        reading = None if self.thorough else read(span, origin, self._kind_of)
         if reading is None:
-            return look(item, span, origin, self.dialects, self._rules)
+            return self._look(item, origin)
         shape, counts, identity, first = reading
         plan = self._plans.get(shape)
         if plan is None:
-            seen = look(item, span, origin, self.dialects, self._rules)
+            seen = self._look(item, origin)
             if seen is not None and self._plans.repeated(shape):
                 self._plans.keep(shape, self._plan(seen, first))
             return seen
         trace_id = span.trace_id
         return Quick(
-            plan, item, span.start_time_unix_nano, span.end_time_unix_nano, trace_id + span.span_id,
-            trace_id + span.parent_span_id, plan.usage(counts), identity, first and first / plan.divisor, trace_id,
+            plan, item, span.start, span.end, trace_id + span.span_id, trace_id + span.parent_span_id, plan.usage(counts),
+            identity, first and first / plan.divisor, trace_id,
         )  # fmt: skip
+
+    def _look(self, item: bytes, origin: Origin) -> Seen | None:
+        return look(item, origin, self.dialects, self._rules)
 
     def _plan(self, seen: Seen, first: float | None) -> Plan:
         usage, resolved = seen.usage, resolve(seen, self._book)
@@ -122,7 +125,7 @@ class Accounting:
         return quick.item + encoded(usage, computed(plan.resolved, entry, amount), amount, plan.sets)
 
     def _settle_thoroughly(self, quick: Quick, now: float) -> bytes | None:
-        seen = look(quick.item, Span.FromString(quick.item), quick.plan.origin, self.dialects, self._rules)
+        seen = self._look(quick.item, quick.plan.origin)
         return self.settle(seen, now) if seen is not None else None
 
     def _count_quick(self, quick: Quick, amount: float | None, at: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from collector.processors.llm_cost.dialects import Dialects, Found, data, matches, meaningful, text
 from collector.processors.llm_cost.usage import Emitter, Usage, money, named, read_usage, seconds, truth
@@ -92,8 +92,9 @@ def _sole_carrier(scope: str) -> bool:
     return any(matches(rule["scope"], scope) for rule in data()["sole_carrier"])
 
 
-def look(item: bytes, span: Any, origin: Origin, dialects: Dialects, rules: list[dict[str, str]]) -> Seen | None:
-    """The call in a span, encoded and decoded; None when it tells of none."""
+def look(item: bytes, origin: Origin, dialects: Dialects, rules: list[dict[str, str]]) -> Seen | None:
+    """The call in an encoded span; None when it tells of none. Raises protobuf's DecodeError."""
+    span = Span.FromString(item)
     found = dialects.read(span.attributes)
     if not meaningful(found):
         return None

@@ -185,8 +185,8 @@ class Dialects:
 
     def patterns(self) -> list[bytes]:
         """Byte patterns that mark every encoded span which may hold an LLM call; ordinary spans match none."""
-        own = [_key(name) for name in self._extra]
-        return [*_PATTERNS, *dict.fromkeys(own)]
+        names = dict.fromkeys([*_PATTERNS, *(_key(name) for name in self._extra)])
+        return [b"|".join(names)]  # one pattern: two of them ending in one place would be two hits
 
 
 def meaningful(found: Found) -> bool:

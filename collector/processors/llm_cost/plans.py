@@ -89,7 +89,7 @@ class Plans:
         """Whether it was there before; from now on it was."""
         if shape in self._known:
             return True
-        if len(shape) <= _WIDEST and sum(len(part) for part in shape if isinstance(part, str)) <= _LONGEST:
+        if len(shape) <= _WIDEST and sum(len(part) for part in shape if isinstance(part, str | bytes)) <= _LONGEST:
             if len(self._known) >= _MOST:
                 del self._known[next(iter(self._known))]
             self._known[shape] = None

@@ -1,29 +1,58 @@
 """The shape of a span: the names it uses and the words under them. Spans of one shape differ in counts, ids and times only.
 
-A shape is read in one pass without asking what it means; `plans.py` finds that out once per shape. Whatever is not plainly
-written (a number as text, JSON, an earlier cost) has no shape and is read the thorough way.
+A shape is read from the encoded attributes in one pass, without asking what they mean; `plans.py` finds that out once per shape.
+What is not plainly written (a number as text, an earlier cost, unusual encodings) has no shape and is read the thorough way.
+Attributes that nobody asks for are not even checked: broken UTF-8 in a prompt does not keep a repeated call from being counted.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from collector.model import slim_schema
 from collector.processors.llm_cost.call import Origin
 from collector.processors.llm_cost.dialects import Path_
 from collector.processors.llm_cost.usage import COUNTS, LIMIT
 
-WORD, CODE, COUNT, SECONDS, IDENTITY, INTRICATE = range(6)
-_LONGEST = 256
+SAME, COUNT, SECONDS, IDENTITY, INTRICATE = range(5)
+"""What to do with an attribute: it is part of the shape as it stands, or one of the things that differ, or rules a shape out."""
 _UNREAD = frozenset(("streaming", "conversation", "user", "team", "agent", "tool", "text_cache_read"))
-_KINDS = {
-    **dict.fromkeys(("operation", "provider", "request_model", "response_model", "server", "service_tier"), WORD),
-    **dict.fromkeys(("error_type", "status_word"), WORD),
+_SAME = frozenset(
+    (
+        "operation",
+        "provider",
+        "request_model",
+        "response_model",
+        "server",
+        "service_tier",
+        "error_type",
+        "status_word",
+        "http_status",
+    )
+)
+_DIFFERENT = {
     **dict.fromkeys(COUNTS, COUNT),
     **dict.fromkeys(("ttft_seconds", "ttft_millis"), SECONDS),
-    "http_status": CODE,
     "response_id": IDENTITY,
 }
+_KEY, _VALUE, _TEXT, _INTEGER, _DOUBLE = b"\n\x12\n\x18!"  # protobuf tags of KeyValue and AnyValue
+_double = struct.Struct("<d").unpack_from
+_FIXED64, _INT32, _STRING, _BYTES = 6, 5, 9, 12
+_slim = slim_schema(
+    "collector.llm_call",
+    {
+        "Span": [
+            ("trace_id", 1, _BYTES, False), ("span_id", 2, _BYTES, False), ("parent_span_id", 4, _BYTES, False),
+            ("name", 5, _STRING, False), ("start", 7, _FIXED64, False), ("end", 8, _FIXED64, False),
+            ("attributes", 9, _BYTES, True), ("status", 15, "Status", False),
+        ],
+        "Status": [("code", 3, _INT32, False)],
+    },
+)  # fmt: skip
+decode = _slim["Span"].FromString
+"""A span whose attributes stay encoded. Raises protobuf's DecodeError."""
 
 Shape = tuple[object, ...]
 Reading = tuple[Shape, list[int], str | None, float | None]
@@ -35,46 +64,73 @@ def kinds(names: Mapping[str, Sequence[tuple[str, int, Path_]]], labels: Collect
     found = {}
     for name, targets in names.items():
         read = [(field, path) for field, _, path in targets if field in labels or field not in _UNREAD]
-        ways = {INTRICATE if path else WORD if field in labels else _KINDS.get(field, INTRICATE) for field, path in read}
+        ways = {
+            SAME if field in labels or field in _SAME else INTRICATE if path else _DIFFERENT.get(field, INTRICATE)
+            for field, path in read
+        }
         if ways:
             found[name] = ways.pop() if len(ways) == 1 else INTRICATE
     return found
 
 
-def read(span: Any, origin: Origin, kind_of: Callable[[str], int | None]) -> Reading | None:
-    """One decoded span; None when it must be read the thorough way."""
+def encoded_names(found: Mapping[str, int]) -> dict[bytes, int]:
+    """The same by encoded name; one of 128 bytes or more is never plain."""
+    names = {name.encode(): kind for name, kind in found.items()}
+    return {bytes((_KEY, len(name))) + name: kind for name, kind in names.items() if len(name) < 128}
+
+
+def read(span: Any, origin: Origin, kind_of: Callable[[bytes], int | None]) -> Reading | None:
+    """One span from `decode`; None when it must be read the thorough way."""
     parts: list[object] = [origin, span.status.code, span.name if origin.named else ""]
     counts: list[int] = []
     identity: str | None = None
     first: float | None = None
-    for entry in span.attributes:
-        key = entry.key
-        kind = kind_of(key)
-        if kind is None:
-            continue
-        value = entry.value
-        if kind == COUNT:
-            number = value.int_value
-            if number > LIMIT or number < 0 or (number == 0 and not value.HasField("int_value")):
+    try:
+        for raw in span.attributes:
+            size = raw[1] + 2
+            name = raw[:size]
+            kind = kind_of(name)
+            if kind is None:
+                if raw[0] != _KEY or size >= 130:
+                    return None
+            elif kind == SAME:
+                parts.append(raw)
+            elif kind == INTRICATE or raw[size] != _VALUE or raw[size + 1] != len(raw) - size - 2:
                 return None
-            counts.append(number)
-            parts.append(key)
-        elif kind == WORD:
-            word = value.string_value
-            if not word or len(word) > _LONGEST:
+            elif kind == COUNT:
+                number = _count(raw, size + 2)
+                if number < 0:
+                    return None
+                counts.append(number)
+                parts.append(name)
+            elif kind == IDENTITY and identity is None:
+                identity = _text(raw, size + 2)
+            elif kind == SECONDS and first is None and raw[size + 1] == 9 and raw[size + 2] == _DOUBLE:
+                first = _double(raw, size + 3)[0]
+                parts.append(name)
+            else:
                 return None
-            parts += (key, word)
-        elif kind == IDENTITY and identity is None:
-            identity = value.string_value.strip()
-            if not identity:
-                return None
-        elif kind == SECONDS and first is None:
-            first = value.double_value
-            if not 0 < first < 1e9:
-                return None
-            parts.append(key)
-        elif kind == CODE and value.int_value > 0:
-            parts += (key, value.int_value)
-        else:
-            return None
+    except (IndexError, UnicodeDecodeError):
+        return None
+    if identity == "" or (first is not None and not 0 < first < 1e9):
+        return None
     return tuple(parts), counts, identity, first
+
+
+def _count(raw: bytes, at: int) -> int:
+    """The integer of an AnyValue that starts there, -1 when it is none or no token count."""
+    if raw[at] != _INTEGER:
+        return -1
+    number, shift, byte = 0, 0, 128
+    for byte in raw[at + 1 :]:
+        number |= (byte & 127) << shift
+        if byte < 128:
+            break
+        shift += 7
+    plain = at + 2 + shift // 7 == len(raw)
+    return number if plain and byte < 128 and number <= LIMIT else -1
+
+
+def _text(raw: bytes, at: int) -> str:
+    """The text of an AnyValue that starts there, empty when it is none."""
+    return raw[at + 2 :].decode().strip() if raw[at] == _TEXT and raw[at + 1] == len(raw) - at - 2 else ""

@@ -488,3 +488,23 @@ def test_preload_loads_the_catalogue_at_once() -> None:
     processor.preload()
     processor.tick(NOW)
     assert processor._accounting.counters.age.value("genai-prices") > 0
+
+
+def test_spans_that_break_us_are_told_once_an_hour_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    processor = made()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr(processor._accounting, "look", broken)
+    for second in range(5):
+        through(processor, call(), call())
+        processor.tick(NOW + second)
+    processor.tick(NOW + 4000)
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 spans could not be priced: RuntimeError (2)",
+        "8 spans could not be priced: RuntimeError (8)",
+    ]
+    assert sums(processor, "errors") == {(): 10}

@@ -36,12 +36,12 @@ _names = sorted(
     {alias.partition("#")[0] for aliases in _fields.values() for alias in aliases} | {"my.in", "zone", "llm.cost.source"}
 )
 _by_field = {field: [alias for alias in aliases if "#" not in alias] for field, aliases in _fields.items()}
-_word_names = [name for field, kind in shapes._KINDS.items() if kind == shapes.WORD for name in _by_field[field]]
+_word_names = [name for field in sorted(shapes._SAME) for name in _by_field[field]]
 _count_names = [name for field in shapes.COUNTS for name in _by_field[field]]
 _odd = st.dictionaries(st.sampled_from(_names), st.one_of(_words, _counts, st.floats(0, 2)), max_size=3)
 _plain = st.builds(
     lambda words, counts, rest: {**words, **counts, **rest},
-    st.dictionaries(st.sampled_from(_word_names), _words.filter(bool), max_size=3),
+    st.dictionaries(st.sampled_from(_word_names), st.one_of(_words, _words, _counts), max_size=3),
     st.dictionaries(st.sampled_from(_count_names), st.integers(0, 300_000), max_size=3),
     st.fixed_dictionaries({}, optional={
         "gen_ai.response.time_to_first_chunk": st.floats(0.001, 3), "ai.response.msToFirstChunk": st.floats(1, 900),
