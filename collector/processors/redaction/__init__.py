@@ -61,12 +61,12 @@ class Redaction(Processor):
         if always := self.redactor.masks.always:
             hits.marks = {position: hits.marks.get(position, 0) | always for position in range(len(parts))}
         if not hits.marks:
-            return batch
+            return self._searched(batch)
         edit = Edit(self.redactor, self.config, hits, self.settings.drop if self._enforcing else _count_nothing)
         result = edit.run(batch)
         self._book(edit, batch.signal)
         if not self._enforcing or result is batch:
-            return batch
+            return self._searched(batch)
         return result if result.groups else None
 
     def _scan(self, parts: list[bytes], items: int, signal: Signal) -> Hits:
@@ -82,6 +82,16 @@ class Redaction(Processor):
         if hits.floods:
             self._floods.add(len(hits.floods), signal.value)
         return hits
+
+    def _searched(self, batch: Batch) -> Batch:
+        """The batch itself, unless its bytes hold more than was searched: unknown fields of the request, a resource twice."""
+        if batch.raw is None or not self._enforcing:
+            return batch
+        known = Batch(batch.signal, batch.groups, None, batch.metadata)
+        if len(known.encode()) == len(batch.raw):
+            return batch
+        self._unknown.add(1, batch.signal.value)
+        return known
 
     def _book(self, edit: Edit, signal: Signal) -> None:
         for (kind, action), count in edit.report.detections.items():

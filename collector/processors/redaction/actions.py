@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from collector.processors.redaction.finders import Finder
@@ -20,8 +21,18 @@ REDACT, MASK, PSEUDONYM, DROP_ATTRIBUTE, DROP_RECORD, DETECT_ONLY = (
 KEY_NAME, SECRET, CHECKSUM, SHAPE = range(4)
 """Ranks: of overlapping findings the lowest names the token."""
 
-MARKER = re.compile(r"\[REDACTED(?::[a-z_]+)?\]|\[(?:[A-Z][A-Z0-9_]*)(?::[A-Z0-9_]+)?\]|<[a-z][a-z0-9_]*:[0-9a-f]{8,32}>")
-"""Our own tokens: never findings themselves."""
+_TOKENS = "EMAIL CARD IBAN SSN PHONE NHS PASSPORT DOB NINO IP MAC"
+
+
+def marker(tokens: Iterable[str], names: Iterable[str]) -> re.Pattern[str]:
+    """Our own tokens: never findings themselves. Only known ones: `[AKIA...]` and `<card:4...>` are what people write, too.
+
+    `tokens`: those of the rules; `names`: the types, for pseudonyms, which are never all digits.
+    """
+    known = {f"[{name}]" for name in _TOKENS.split()} | set(tokens)
+    words = "|".join(re.escape(token) for token in sorted(known, key=len, reverse=True) if token)
+    kinds = "|".join(map(re.escape, names)) or "-"
+    return re.compile(rf"\[REDACTED(?::[a-z_]+)?\]|{words}|<(?:{kinds}):(?=[0-9]*[a-f])[0-9a-f]{{8,32}}>")
 
 
 @dataclass(frozen=True, slots=True)

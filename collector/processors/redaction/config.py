@@ -238,7 +238,7 @@ class RedactionConfig(Config):
             name,
             rank,
             entry.text or token,
-            tuple(groups if self.scan_numbers == "large" else _numberless(groups)),
+            tuple(_with_numbers(groups, self.scan_numbers)),
             find,
             "pseudonym" if action == "hmac" else action,
             keep.keep_first,
@@ -315,8 +315,12 @@ def _check_secret(name: str, entry: TypeConfig) -> None:
         raise ValueError(f"types.{name}: secrets are replaced as a whole, {entry.action} would keep a part or a trace")
 
 
-def _numberless(groups: list[str]) -> list[str]:
-    return [name for name in groups if name not in ("int64", "double")]
+def _with_numbers(groups: list[str], mode: str) -> list[str]:
+    """`large`: items with a number of a card's size; `all`: every item; `off`: none because of its numbers."""
+    others = [name for name in groups if name not in ("int64", "double")]
+    if mode == "large" or others == groups:
+        return groups
+    return [*others, ALWAYS] if mode == "all" else others
 
 
 def _gate(text: str) -> bytes:

@@ -101,7 +101,7 @@ class Edit:
         message.DiscardUnknownFields()
         reduced = message.ByteSize() != known
         limits = self._config.limits
-        walk = Walk(self._redactor, mask, report, max_depth=limits.max_depth, all_numbers=self._config.scan_numbers == "all")
+        walk = Walk(self._redactor, mask, report, max_depth=limits.max_depth, numbers=self._config.scan_numbers)
         walk.message(message)
         self.unknown += reduced
         if walk.dropped:

@@ -284,6 +284,12 @@ def _in_key(name: str, key: str) -> bool:
     return bool(_WORDS[name].search(key + "."))
 
 
+@lru_cache(2048)
+def names_person(key: str) -> bool:
+    """Whether the last part of a key is a context word of some type: `customer.phone`, `nhs_number`."""
+    return any(_in_key(name, key.rpartition(".")[2]) for name in CONTEXT)
+
+
 def _words(name: str, text: str) -> Iterator[re.Match[str]]:
     return matches(_WORDS[name], _QUICK[name], text)
 

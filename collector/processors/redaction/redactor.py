@@ -19,11 +19,11 @@ from collector.processors.redaction.actions import (
     DROP_ATTRIBUTE,
     DROP_RECORD,
     KEY_NAME,
-    MARKER,
     MASK,
     PSEUDONYM,
     Pseudonyms,
     Rule,
+    marker,
     masked,
 )
 from collector.processors.redaction.blobs import Cut, runs
@@ -33,8 +33,10 @@ from collector.processors.redaction.views import TooDeep, back, views
 
 PASSES = 4
 NARROW_HITS = 20_000
-_IDS = re.compile(r"(?<![A-Za-z0-9])(?:call|toolu|chatcmpl|msg|resp|run|fc)[_\-][A-Za-z0-9_\-]+", re.A)
-_COUNT_KEY = re.compile(r"(?:length|count|tokens)$|token_count(?:\.|$)", re.I)
+_IDS = re.compile(r"(?<![A-Za-z0-9])(?:call|toolu|chatcmpl|msg|resp|run|fc)[_\-][A-Za-z0-9]+(?![_\-])", re.A)
+_COUNT_KEY = re.compile(
+    r"(?:(?<![A-Za-z])(?i:length|count|tokens)|(?<=[a-z])(?:Length|Count|Tokens))$|(?i:token_?count(?:\.|$))"  # not `account`
+)
 _DIGITS = re.compile(r"[\d.\-+ ]+\Z", re.A)
 
 
@@ -84,6 +86,7 @@ class Redactor:
         self.masks = Masks({rule.name: rule.groups for rule in rules}, extra_patterns)
         self._wakes = [(self.masks.wakes[rule.name], rule) for rule in self.rules]
         self._by_name = {rule.name: rule for rule in self.rules}
+        self._marker = marker({rule.token for rule in self.rules}, self._by_name)
         self._key_rule = self._by_name.get("key_name")
         self._pseudonyms = pseudonyms
         self._exclude, self._force, self._blocked = tuple(exclude), tuple(force), blocked
@@ -153,7 +156,7 @@ class Redactor:
 
     def whole(self, rule: Rule, text: str, report: Report) -> str:
         """The replacement of a whole value. Raises DropAttribute or DropRecord."""
-        if text == rule.token or MARKER.fullmatch(text):
+        if text == rule.token or self._marker.fullmatch(text):
             return text
         report.detections[rule.name, rule.action] += 1
         return text if rule.action == DETECT_ONLY else self._replacement(rule, text)
@@ -200,7 +203,7 @@ class Redactor:
                     found.append(finding._replace(start=start, end=end, value=decoded[finding.start : finding.end]))
         if not found:
             return found
-        markers = [m.span() for m in MARKER.finditer(text)] if "[" in text or "<" in text else []
+        markers = [m.span() for m in self._marker.finditer(text)]
         ids = [m.span() for m in _IDS.finditer(text)] if any(f.rule.rank >= CHECKSUM for f in found) else []
         passwords = {f.end for f in found if f.rule.name == "url_credentials"}
         return [f for f in found if not _exempt(f, text, markers, ids, passwords)]

@@ -6,26 +6,30 @@ only hand-written part is `IDS`: fixed-size ids, which are not text as long as t
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from collector.processors.redaction.finders import is_public
+from collector.processors.redaction.finders import is_public, names_person
 from collector.processors.redaction.redactor import DropAttribute, DropRecord, Redactor, Report, is_count
 
 IDS = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
 _CLIENT_KEYS = frozenset(("client.address", "http.client_ip", "client_ip"))
 _LARGE = 1 << 35
+_LEAST = {"off": (float("inf"), float("inf")), "large": (_LARGE, 1_000_000), "all": (0, 0)}
+"""Least number to look at: under any key, and under one that names what it holds, such as a phone or a passport."""
+_SAMPLING = re.compile(r"(?:th|rv):[0-9a-f]{1,16}|p:\d{1,2}", re.A)
 _MESSAGE, _STRING, _BYTES = FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES
 
 
 class Walk:
     """One item under edit: `changed` tells whether anything was, `dropped` how many data points went."""
 
-    def __init__(self, redactor: Redactor, mask: int, report: Report, *, max_depth: int = 16, all_numbers: bool = False) -> None:
+    def __init__(self, redactor: Redactor, mask: int, report: Report, *, max_depth: int = 16, numbers: str = "large") -> None:
         self._redactor, self._mask, self._report = redactor, mask, report
-        self._max_depth, self._least = max_depth, 0 if all_numbers else _LARGE
+        self._max_depth, (self._least, self._named) = max_depth, _LEAST[numbers]
         self.changed = False
         self.dropped = 0
 
@@ -95,15 +99,27 @@ class Walk:
             return value if edited == text else b"[REDACTED]"
 
     def _trace_state(self, value: str) -> str:
-        """Members apart; `ot=` holds sampling numbers and is never touched; a finding in a member's key drops the member."""
+        """Members apart; what `ot=` says about sampling is never touched; a finding in a member's key, or across members,
+        drops what it stands in.
+        """
         kept = []
         for member in value.split(","):
             name, equals, content = member.partition("=")
             if name.strip() == "ot":
-                kept.append(member)
-            elif self._text(name, "trace_state") == name:
-                kept.append(f"{name}{equals}{self._text(content, 'trace_state')}")
+                kept.append(f"{name}{equals}{self._sampling(content)}")
+            elif self._redactor.forced(name.strip()) is None and self._text(name, "trace_state") == name:
+                edited = f"{name}{equals}{self._text(content, 'trace_state')}"
+                if self._text(edited, "trace_state") == edited:
+                    kept.append(edited)
+        joined = ",".join(member for member in kept if not member.strip().startswith("ot="))
+        if self._text(joined, "trace_state") != joined:
+            kept = [member for member in kept if member.strip().startswith("ot=")]
         return ",".join(kept)
+
+    def _sampling(self, content: str) -> str:
+        """`th` and `rv` are hexadecimal and may look like numbers; any other part of `ot=` is text."""
+        parts = [part for part in content.split(";") if _SAMPLING.fullmatch(part) or self._text(part, "trace_state") == part]
+        return ";".join(parts)
 
     def _field_value(self, value: Any, key: str) -> None:
         try:
@@ -182,7 +198,12 @@ class Walk:
 
     def _number(self, value: Any, kind: str, key: str) -> None:
         number = getattr(value, kind)
-        if abs(number) >= self._least and number == number and abs(number) != float("inf") and number == int(number):
+        if (
+            (abs(number) >= self._least or (abs(number) >= self._named and names_person(key)))
+            and number == number
+            and abs(number) != float("inf")
+            and number == int(number)
+        ):
             token = self._redactor.number(int(number), key, self._mask, self._report)
             if token is not None:
                 self._mark(value, token)

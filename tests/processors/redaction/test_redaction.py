@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from collector.errors import Refused
-from collector.model import Group, Scope, Signal
+from collector.model import Group, Scope, Signal, open_envelope
 from collector.processors.redaction import Redaction
 from collector.processors.redaction.config import TYPES
 from collector.processors.redaction.walk import Walk
@@ -368,3 +368,30 @@ def test_text_in_a_shadowed_duplicate_field_does_not_leave():
 def test_what_is_not_supported_or_unsafe_is_refused_by_name(config, message):
     with pytest.raises(ValidationError, match=message):
         build(Redaction, config)
+
+
+def test_unknown_fields_of_the_request_itself_do_not_leave_unseen():
+    """R-302."""
+    raw = traces(span("op")).SerializeToString()
+    for extra in (b"\xfa\x3f\x0eanna@x.example", b"\xfa\x3f\x04abcd"):
+        processor = build(Redaction)
+        out = processor.process(open_envelope(Signal.TRACES, raw + extra), 0)
+        assert out.encode() == raw
+        assert processor._unknown.value("traces") == 1
+    dry = build(Redaction, {"mode": "dry_run", "allow_unredacted": True})
+    assert dry.process(open_envelope(Signal.TRACES, raw + extra), 0).encode() == raw + extra
+
+
+def test_a_resource_that_comes_in_two_pieces_is_searched_as_one():
+    """R-302."""
+    first = traces(span("op"), resource={"to": "anna@x.example"}).resource_spans[0].SerializeToString()
+    group = first + b"\x0a\x00"
+    body = b"\x0a" + bytes([len(group) & 127 | 128, len(group) >> 7]) + group
+    out = build(Redaction).process(open_envelope(Signal.TRACES, body), 0)
+    assert decode(out).resource_spans[0].resource.attributes[0].value.string_value == "[EMAIL]"
+
+
+def test_warming_compiles_the_patterns():
+    processor = build(Redaction)
+    processor.warm()
+    assert processor._scanner._search is not None

@@ -290,6 +290,7 @@ def test_numbers_are_looked_at_as_configured():
     values = {
         "card": 4111111111111111,
         "phone": 5550123,
+        "n": 5550123,
         "to": "a@example.com",
         "nan": float("nan"),
         "inf": float("inf"),
@@ -298,12 +299,70 @@ def test_numbers_are_looked_at_as_configured():
     given = lambda: batch(traces(span("op", values)))  # noqa: E731
     large = spans_of(build(Redaction).process(given(), 0))[0]
     assert attribute(large, "card") == "************1111"
-    assert attribute(large, "phone") == 5550123
+    assert attribute(large, "phone") == "[PHONE]"
+    assert attribute(large, "n") == 5550123
     everything = spans_of(build(Redaction, {"scan_numbers": "all"}).process(given(), 0))[0]
     assert attribute(everything, "phone") == "[PHONE]"
     assert attribute(everything, "half") == 0.5
     nothing = spans_of(build(Redaction, {"scan_numbers": "off"}).process(given(), 0))[0]
     assert attribute(nothing, "card") == 4111111111111111
+    assert attribute(nothing, "phone") == 5550123
+
+
+@pytest.mark.parametrize("mode", ["large", "all"])
+@pytest.mark.parametrize("key", ["n", "account", "bank_account", "discount", "orderCount2"])
+@pytest.mark.parametrize("value", [4111111111111111, 4111111111111111.0, "4111111111111111"])
+def test_a_card_number_alone_in_its_span_is_found_under_any_key_that_is_no_count(mode, key, value):
+    """R-303."""
+    given = batch(traces(span("op", {key: value})))
+    assert attribute(spans_of(build(Redaction, {"scan_numbers": mode}).process(given, 0))[0], key) == "************1111"
+
+
+@pytest.mark.parametrize("key", ["customer.phone", "mobile", "nhs_number", "phoneNumber"])
+def test_a_short_number_is_found_under_a_key_that_names_it(key):
+    """R-303."""
+    given = batch(traces(span("op", {key: 9434765919, "mobile.latency_ns": 9434765919})))
+    out = spans_of(build(Redaction).process(given, 0))[0]
+    assert str(attribute(out, key)).startswith("[")
+    assert attribute(out, "mobile.latency_ns") == 9434765919
+
+
+@pytest.mark.parametrize(
+    "text", ["[AKIAIOSFODNN7ABCDEFG]", "[DE89370400440532013000]", "<card:4111111111111111>", "[SECRET:AKIAIOSFODNN7ABCDEFG]"]
+)
+def test_brackets_around_a_finding_are_no_marker(text):
+    """R-303."""
+    assert text[1:-1].rpartition(":")[2] not in REDACTOR.text(text)
+
+
+def test_a_secret_in_capitals_and_brackets_is_no_marker_of_ours():
+    """R-304."""
+    assert attribute(
+        spans_of(build(Redaction).process(batch(traces(span("op", {"password": "[HUNTER]"}))), 0))[0], "password"
+    ) == ("[REDACTED]")
+
+
+@pytest.mark.parametrize("text", ["call-212-555-0187", "msg-4111-1111-1111-1111", "resp-536-90-4399", "run 4111111111111111"])
+def test_only_ids_in_one_piece_are_exempt(text):
+    assert REDACTOR.text(text) != text
+    assert REDACTOR.text("msg_536904399 call_4111111111111111") == "msg_536904399 call_4111111111111111"
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted"),
+    [
+        ("password=hunter22,a=b", "a=b"),
+        ("a=b,bearer=abcdefghijklmnop1", "a=b"),
+        ("ot=th:8,b=redis://u:pa,ss@host", "ot=th:8"),
+        ("ot=th:8;rv:30569309025904;p:8;x:a@example.com,c=d", "ot=th:8;rv:30569309025904;p:8,c=d"),
+        ("plain", "plain"),
+    ],
+)
+def test_a_finding_across_parts_of_trace_state_drops_them(state, wanted):
+    """R-302."""
+    item = span("op", {"to": "a@example.com", "u": "redis://:pw@h", "k": "password=abcd Bearer abcdefghijklmnop"})
+    item.trace_state = state
+    assert spans_of(build(Redaction).process(batch(traces(item)), 0))[0].trace_state == wanted
 
 
 def test_a_key_with_a_finding_stays_unique():
