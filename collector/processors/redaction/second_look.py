@@ -10,6 +10,8 @@ from collector.model import Signal
 from collector.otlp.scan import Hits, Scanner
 from collector.otlp.walk import fields
 
+_LARGE = 1 << 14
+"""Larger items are hardly ever marked because of their ids alone."""
 _NO_TEXT: dict[Signal, frozenset[tuple[int, int, int]]] = {
     # (field number, wire type, size): ids, times, flags
     Signal.TRACES: frozenset(((1, 2, 16), (2, 2, 8), (4, 2, 8), (7, 1, 0), (8, 1, 0), (16, 5, 0))),
@@ -34,7 +36,8 @@ def narrowed(hits: Hits, items: list[bytes], signal: Signal, scanner: Scanner, m
     """Take away the marks of items that only ids, times and flags had caused. Raises scan.EngineFailed."""
     if signal not in _NO_TEXT:
         return
-    positions = [position for position in hits.marks if position < len(items) and position not in hits.floods]
+    small = {position for position in hits.marks if position < len(items) and len(items[position]) <= _LARGE}
+    positions = sorted(small - hits.floods)
     again = scanner.scan([textual(items[position], signal) for position in positions], max_hits)
     for index, position in enumerate(positions):
         if mask := again.marks.get(index, 0):

@@ -103,7 +103,7 @@ def test_patterns_and_literals_of_users_are_found_in_the_middle_of_a_blob():
 
 
 def test_json_around_an_image_stays_json_and_the_image_stays():
-    """R-307 (partly)."""
+    """R-311."""
     image = f"data:image/png;base64,{BLOB}"
     parts = [{"type": "text", "text": f"write to {MAIL}"}, {"type": "image_url", "image_url": {"url": image}}, {"n": int(CARD)}]
     out = json.loads(edited(json.dumps(parts)))
@@ -205,7 +205,6 @@ def test_secrets_are_found_by_their_first_words_as_by_the_whole_search(kind):
 @pytest.mark.parametrize("engine", ["hyperscan", "re2"])
 @pytest.mark.parametrize("kind", ["base64", "hex", "url", "json"])
 def test_a_megabyte_of_image_costs_little(engine, kind, monkeypatch):
-    """R-310 (partly)."""
     monkeypatch.setenv("OTEL_SIDECAR_SCAN_ENGINE", engine)
     raw = DICE.randbytes(750_000)
     encode = {"base64": base64.b64encode, "hex": lambda data: data[:500_000].hex().encode(), "url": base64.urlsafe_b64encode}

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from collector.model import Signal
 from collector.processors.redaction import Redaction
+from collector.processors.redaction import redactor as redactor_module
 from collector.processors.redaction.actions import Pseudonyms, masked, normalise
 from collector.processors.redaction.config import RedactionConfig
 from collector.processors.redaction.redactor import Redactor, Report
@@ -392,3 +393,13 @@ def test_every_sample_of_every_default_type_is_changed():
     for kind, samples in SAMPLES.items():
         for text in samples if kind not in ("ip_address", "mac") else ():
             assert REDACTOR.text(f" {text} ") != f" {text} ", text
+
+
+@pytest.mark.parametrize("passes", [0, 1])
+def test_a_text_that_never_becomes_clean_does_not_leave(passes, monkeypatch):
+    """R-310 (partly)."""
+    monkeypatch.setattr(redactor_module, "PASSES", passes)
+    monkeypatch.setattr(redactor_module, "_spliced", lambda text, *_: text)
+    report = Report()
+    assert REDACTOR.edit("to a@example.com", "k", REDACTOR.masks.all, report) == "[REDACTED:error]"
+    assert report.failures["error"] == 1

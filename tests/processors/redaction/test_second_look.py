@@ -73,6 +73,14 @@ def test_marks_of_ids_go_and_those_of_headers_and_metrics_stay():
     assert set(hits.marks) == {0, 1, 2}
 
 
+def test_large_items_are_not_searched_twice():
+    scanner = Scanner([b"@ab"])
+    large = Span(trace_id=b"@ab" * 5 + b"x", name="n" * 20_000).SerializeToString()
+    hits = scanner.scan([large])
+    narrowed(hits, [large], Signal.TRACES, scanner, 2000)
+    assert set(hits.marks) == {0}
+
+
 def test_an_item_that_floods_only_now_is_searched_as_a_flood():
     scanner = Scanner([b"a"])
     hits = Hits(marks={0: 1})
@@ -96,7 +104,6 @@ def test_no_id_or_time_hides_what_the_name_holds(trace, own, time):
 
 
 def test_hardly_anything_but_planted_text_is_decoded():
-    """R-310 (partly)."""
     processor = build(Redaction)
     planted = marked = 0
     stream = requests(3)
