@@ -8,7 +8,7 @@ port 8888 and beside the received metrics on the prometheus exporter's endpoint)
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
@@ -74,12 +74,14 @@ class Instrument:
         """Put several finite values into a histogram at once; their sum is rounded once."""
         child = self._child(labels)
         child._sum.inc(fsum(values))
-        counts: dict[int, int] = {}
-        for value in values:
-            index = bisect_left(child._upper_bounds, value)
-            counts[index] = counts.get(index, 0) + 1
-        for index, count in counts.items():
-            child._buckets[index].inc(count)
+        ordered, below = sorted(values), 0
+        for bound, bucket in zip(child._upper_bounds, child._buckets, strict=True):
+            upto = bisect_right(ordered, bound, below)
+            if upto > below:
+                bucket.inc(upto - below)
+                if upto == len(ordered):
+                    break
+                below = upto
 
     def touch(self, *labels: str) -> None:
         """Show the series with its start value, so that alerts see it before the first event."""

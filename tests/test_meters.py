@@ -81,5 +81,6 @@ def test_many_observations_have_an_exactly_rounded_sum_and_respect_the_cap():
     histogram.observe_many([0.1] * 10, "a")
     histogram.observe_many([1e16, 1.0, -1e16], "b")
     histogram.observe_many([5.0], "c")
+    histogram.observe_many([], "d")
     sums = {s.labels["x"]: s.value for family in meters.own.collect() for s in family.samples if s.name == "h_sum"}
     assert sums == {"a": 1.0, OVERFLOW: 6.0}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from collector.model import slim_schema
@@ -95,14 +96,14 @@ def read(span: Any, origin: Origin, kind_of: Callable[[bytes], int | None]) -> R
                     return None
             elif kind == SAME:
                 parts.append(raw)
-            elif kind == INTRICATE or raw[size] != _VALUE or raw[size + 1] != len(raw) - size - 2:
-                return None
             elif kind == COUNT:
-                number = _count(raw, size + 2)
+                number = _count(raw[size:])
                 if number < 0:
                     return None
                 counts.append(number)
                 parts.append(name)
+            elif kind == INTRICATE or raw[size] != _VALUE or raw[size + 1] != len(raw) - size - 2:
+                return None
             elif kind == IDENTITY and identity is None:
                 identity = _text(raw, size + 2)
             elif kind == SECONDS and first is None and raw[size + 1] == 9 and raw[size + 2] == _DOUBLE:
@@ -117,18 +118,18 @@ def read(span: Any, origin: Origin, kind_of: Callable[[bytes], int | None]) -> R
     return tuple(parts), counts, identity, first
 
 
-def _count(raw: bytes, at: int) -> int:
-    """The integer of an AnyValue that starts there, -1 when it is none or no token count."""
-    if raw[at] != _INTEGER:
+@lru_cache(1 << 13)
+def _count(value: bytes) -> int:
+    """The integer in an encoded value field, -1 when it is none or no token count."""
+    if value[0] != _VALUE or value[1] != len(value) - 2 or value[2] != _INTEGER:
         return -1
     number, shift, byte = 0, 0, 128
-    for byte in raw[at + 1 :]:
+    for byte in value[3:]:
         number |= (byte & 127) << shift
         if byte < 128:
             break
         shift += 7
-    plain = at + 2 + shift // 7 == len(raw)
-    return number if plain and byte < 128 and number <= LIMIT else -1
+    return number if byte < 128 and 4 + shift // 7 == len(value) and number <= LIMIT else -1
 
 
 def _text(raw: bytes, at: int) -> str:

@@ -47,7 +47,7 @@ ROLLUP = constant((("llm.cost.rollup", True),))
 
 def double(value: float) -> bytes:
     """An amount as it is written: 12 significant digits."""
-    return _pack(float(f"{value:.12g}"))
+    return _pack(float("%.12g" % value))  # noqa: UP031 - faster than an f-string
 
 
 def amounts(values: Mapping[str, float]) -> bytes:

@@ -508,3 +508,9 @@ def test_spans_that_break_us_are_told_once_an_hour_together(
         "8 spans could not be priced: RuntimeError (8)",
     ]
     assert sums(processor, "errors") == {(): 10}
+
+
+def test_without_preload_warming_up_compiles_the_patterns_only() -> None:
+    processor = made()
+    processor.warm()
+    assert "providers" not in vars(processor._accounting.catalogue)

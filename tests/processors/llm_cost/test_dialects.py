@@ -272,3 +272,12 @@ def test_an_unknown_field_of_dialects_is_refused() -> None:
 
     with pytest.raises(ConfigError, match='unknown field "tokens_in"'):
         made(dialects={"tokens_in": ["x"]})
+
+
+def test_any_number_of_key_sequences_is_read_alike() -> None:
+    processor = made()
+    for n in range(150):
+        assert cost(processor, call(more={f"key.{n}": "x", "gen_ai.usage.total_tokens": "1200"})) == pytest.approx(0.0045)
+    assert cost(
+        processor, call(more={**{f"key.{n}": "x" for n in range(80)}, "gen_ai.usage.total_tokens": "1"})
+    ) == pytest.approx(0.0045)

@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 
 from collector.processors.llm_cost import shapes
 from collector.processors.llm_cost.dialects import data
-from tests.processors.llm_cost.calls import NOW, START, made, raw
+from tests.processors.llm_cost.calls import NOW, START, call, cost, made, raw, through
 from tests.processors.llm_cost.test_dialects import EXCLUSIVE, FAMILIES
 from tests.support import batch, traces
 
@@ -121,3 +121,59 @@ def _numbers(spend: dict[str, Any]) -> dict[str, Any]:
     for entry in spend["by_model"]:
         flat |= {f"{entry['model']}.{key}": value for key, value in entry.items() if key != "model"}
     return flat
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        b"",
+        b"\n\x0cserver.other",
+        b"\x12\x02\x18\x05\n\x1agen_ai.usage.output_tokens",
+        b"\n\x1agen_ai.usage.output_tokens",
+        b"\n\x1agen_ai.usage.output_tokens\x12\x00",
+        b"\n\x1agen_ai.usage.output_tokens\x12\x02\x18\x05",
+        b"\n\x1agen_ai.usage.output_tokens\x12\x03\x18\x85\x00",
+        b"\n\x1agen_ai.usage.output_tokens\x12\x01\x18",
+        b"\n\x12gen_ai.response.id\x12\x04\n\x02\xff\xfe",
+        b"\n\x12gen_ai.response.id\x12\x04\n\x02ab",
+    ],
+)
+def test_unusual_encodings_are_read_like_all_others(attribute: bytes) -> None:
+    quick, thorough = made(), made()
+    thorough._accounting.thorough = True
+    results = []
+    for processor in (quick, thorough):
+        before = batch(traces(*(call(tokens_out=None, trace=bytes([n]) * 16, span_id=b"12345678") for n in range(4))))
+        scope = next(before.scopes())
+        for place, item in enumerate(scope.items):
+            scope.items[place] = item + b"\x4a" + bytes([len(attribute)]) + attribute
+        results.append((processor.process(before, NOW).items(), _shown(processor)))
+    assert results[0] == results[1]
+
+
+def test_a_repeated_span_in_between_still_carries_marks_up() -> None:
+    quick, thorough = made(), made()
+    thorough._accounting.thorough = True
+    tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"}
+    for processor in (quick, thorough):
+        through(processor, *(raw(tool, trace=bytes([n]) * 16) for n in range(5)))
+    assert _shown(quick) == _shown(thorough)
+
+
+def test_changed_prices_hold_for_repeated_shapes_too(tmp_path: Any) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text("prices: [{match: {model: local}, input: 1, output: 1}]")
+    processor = made(prices_file=str(file))
+    before = [cost(processor, call("local")) for _ in range(4)]
+    file.write_text("prices: [{match: {model: local}, input: 2, output: 2}]")
+    assert processor.reload_prices()
+    assert before == [0.0012] * 4
+    assert [cost(processor, call("local")) for _ in range(4)] == [0.0024] * 4
+
+
+def test_plans_are_bounded() -> None:
+    processor = made()
+    for start in range(0, 9000, 1000):
+        spans = [call(f"m{n // 2}", more={"gen_ai.provider.name": "vllm"}) for n in range(start, start + 1000)]
+        through(processor, *spans)
+    assert len(processor._accounting._plans._known) == 4096
