@@ -22,6 +22,8 @@ BEHIND = r"(?:(?<![A-Za-z0-9].)|(?<=\\[bfnrt].)|(?<=\\u[0-9A-Fa-f]{4}.))"
 CONTEXT_REACH = 30
 WINDOW = 60
 """Longer than anything that is found by context, so that the cut of a neighbourhood never looks like a boundary."""
+MANY_WORDS = 200
+"""With more context words the text is searched once instead of around each of them."""
 
 _DOMAIN = re.compile(r"@((?:[\w](?:[\w\-]{0,61}\w)?\.){1,8}(?:xn--[A-Za-z0-9\-]{2,20}|[A-Za-z]{2,24}))(?![\w])")
 _LOCAL = re.compile(r"[\w%+\-.]{1,64}\Z")
@@ -221,8 +223,12 @@ def _with_context(name: str, pattern: re.Pattern[str], text: str, key: str) -> I
     if _in_key(name, key):
         yield from (match.span() for match in pattern.finditer(text))
         return
+    words = list(_words(name, text))
+    if len(words) > MANY_WORDS:
+        yield from (match.span() for match in pattern.finditer(text) if is_near(name, text, key, *match.span()))
+        return
     done = 0
-    for word in _words(name, text):
+    for word in words:
         low, high = max(done, word.start() - CONTEXT_REACH - WINDOW), word.end() + CONTEXT_REACH + WINDOW
         for match in pattern.finditer(text, low, high):
             if is_near(name, text, key, *match.span()):

@@ -212,3 +212,21 @@ def test_no_text_makes_the_whole_redactor_slow():
 def test_literals_are_found_the_longest_first():
     find = secrets.literal_finder(["abc", "abcdef"])
     assert list(find("xabcdefx abc", "")) == [(1, 7), (9, 12)]
+
+
+@pytest.mark.parametrize("kind", ["dob", "phone", "uk_nhs", "passport", "uk_nino"])
+def test_a_text_full_of_context_words_is_searched_once_and_quickly(kind):
+    """R-303."""
+    words = {"dob": "born ", "phone": "phone ", "uk_nhs": "nhs ", "passport": "passport ", "uk_nino": "nino "}[kind]
+    values = {
+        "dob": "1980-01-02",
+        "phone": "030 1234567",
+        "uk_nhs": "943 476 5919",
+        "passport": "AB1234567",
+        "uk_nino": "AB123456C",
+    }
+    text = words * 20_000 + values[kind] + " " + words * 300 + "x" * 100 + " " + values[kind]
+    start = time.thread_time()
+    found = list(getattr(finders, kind)(text, "k"))
+    assert time.thread_time() - start < 0.5
+    assert [text[low:high] for low, high in found] == [values[kind]]
