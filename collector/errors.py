@@ -94,7 +94,14 @@ class Retryable(SendError):
 
 
 class Permanent(SendError):
-    """The destination will never take this payload."""
+    """The destination will never take this payload.
+
+    `fix` = what the user must change when the destination's settings are wrong and not the data: every payload would end so.
+    """
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 class Oversized(SendError):

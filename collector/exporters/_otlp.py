@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from collector.component import Settings
 from collector.errors import Malformed, Oversized, Permanent, Retryable, SendError
 from collector.exporters._http import HttpClient, Reply
-from collector.exporters._replies import Notices, excerpt
+from collector.exporters._replies import Notices, excerpt, fix
 from collector.model import Payload, Signal
 from collector.otlp import answers
 from collector.otlp.mapping import to_json
@@ -53,4 +53,4 @@ def failure(reply: Reply, secrets: tuple[str, ...]) -> SendError:
         return Oversized(text)
     if 300 <= reply.status < 400:
         text += " (redirects are not followed: write the final URL as endpoint)"
-    return Permanent(text)
+    return Permanent(text, fix=fix(reply.status))

@@ -11,6 +11,17 @@ from collector.model import Signal
 from collector.otlp.answers import read_success
 
 LONGEST_TEXT = 1024
+_CREDENTIALS = "check the credentials of this exporter: token, user or tenant in headers, client certificate in tls"
+_ADDRESS = "check the endpoint of this exporter: host, port, path and protocol"
+_FIXES: dict[str | int, str] = {
+    "UNAUTHENTICATED": _CREDENTIALS,
+    "PERMISSION_DENIED": _CREDENTIALS,
+    "UNIMPLEMENTED": _ADDRESS,
+    401: _CREDENTIALS,
+    403: _CREDENTIALS,
+    404: _ADDRESS,
+    **dict.fromkeys(range(300, 400), "write the final URL as endpoint of this exporter: redirects are not followed"),
+}
 _PAUSE = 10.0  # seconds between two log lines of one exporter
 
 
@@ -23,6 +34,11 @@ def excerpt(text: str | bytes, secrets: Iterable[str] = ()) -> str:
             text = text.replace(secret, "****")
     cut = text[: LONGEST_TEXT + 1].encode()[:LONGEST_TEXT].decode("utf-8", "ignore")
     return "".join(char if char.isprintable() else " " for char in cut).strip()
+
+
+def fix(code: str | int) -> str:
+    """What the user must change after that gRPC code or HTTP status; empty when the settings are not to blame."""
+    return _FIXES.get(code, "")
 
 
 class Notices:

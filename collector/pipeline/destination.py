@@ -18,7 +18,7 @@ from collector.model import Payload, Signal
 from collector.pipeline.ledger import Ledger
 from collector.pipeline.outage import Outage
 from collector.pipeline.queue import LARGEST_SEND, Outcome, Record, RecordQueue
-from collector.pipeline.retry import LONGEST_DELAY, Pulse, backoff
+from collector.pipeline.retry import LONGEST_DELAY, Pause, Pulse, backoff
 from collector.pipeline.split import cut, halve
 
 _FULL = "sending queue is full"
@@ -49,7 +49,7 @@ class Destination:
         self.settings, self.retry, self.timeout = settings.sending_queue, settings.retry_on_failure, settings.timeout
         self.queue = RecordQueue(self.settings, self.settings.max_bytes or share)
         self._flying: dict[asyncio.Task[None], Record] = {}
-        self._pulse = Pulse(clock())
+        self._pulse, self._pause = Pulse(clock()), Pause(self.retry.max_interval)
         self._outage = Outage(name, log)
         self._wake = asyncio.Event()
         self._space = asyncio.Event()
@@ -146,18 +146,19 @@ class Destination:
     def _dispatch(self, now: float) -> float | None:
         """Start every send that is due; returns the seconds until the next look, None = until woken."""
         while True:
-            slots = 1 if self._pulse.down(now) else self.settings.num_consumers
+            slots = 1 if self._pause.on or self._pulse.down(now) else self.settings.num_consumers
             if len(self._flying) >= slots:
                 return None  # a finished send wakes the loop
             if self._pulse.not_before > now:
                 return self._pulse.not_before - now
-            record, wait = self.queue.next(now, flush=self._flushing)
+            record, wait = self.queue.next(now, flush=self._flushing, turn=self._pause.turn(now))
             if record is None:
-                return wait
+                return min((one for one in (wait, self._pause.wait(now)) if one is not None), default=None)
             if record.abandoned:
                 self._finish(record, "withdrawn", None)
                 continue
             record.first_try = record.first_try or now
+            self._pause.tried(now)
             task = asyncio.get_running_loop().create_task(self._attempt(record))
             self._flying[task] = record
             task.add_done_callback(self._landed)
@@ -182,6 +183,7 @@ class Destination:
         if self._pulse.down(now := self._clock()):
             self.queue.hasten(now + self.retry.initial_interval)
         self._pulse.succeeded(now)
+        self._pause.succeeded(record.payload.signal)
         self.last_error = ""
         self._outage.over(sum(self.queue.items.values()) - record.payload.items)
         self._finish(record, "partial_rejected", None, rejected=rejected, filtered=filtered)
@@ -199,14 +201,23 @@ class Destination:
             for part in reversed(parts):
                 self.queue.add(Record(part, outcomes=record.outcomes, alone=True), front=True)
         else:
-            known = isinstance(error, Permanent | Oversized)
-            self.log.log(
-                logging.WARNING if known else logging.ERROR,
-                "not retryable error: items dropped",
-                extra={"exporter": self.name, "error": self.last_error, "dropped_items": record.payload.items},
-            )
-            reason = "too_large" if isinstance(error, Oversized) else "rejected"
-            self._finish(record, reason, Undeliverable(f"{self.name}: {self.last_error}"))
+            self._refused(record, error, now)
+
+    def _refused(self, record: Record, error: Exception, now: float) -> None:
+        fix = error.fix if isinstance(error, Permanent) else ""
+        known = logging.INFO if fix and self._pause.on else logging.WARNING  # a pause was told once, with what to do
+        self.log.log(
+            known if isinstance(error, Permanent | Oversized) else logging.ERROR,
+            "not retryable error: items dropped",
+            extra={"exporter": self.name, "error": self.last_error, "dropped_items": record.payload.items},
+        )
+        reason = "too_large" if isinstance(error, Oversized) else "rejected"
+        self._finish(record, reason, Undeliverable(f"{self.name}: {self.last_error}"))
+        if not fix:
+            self._pause.interrupted()
+        elif not self.waits and self._pause.refused(record.payload.signal, now):  # a client that waits has been told
+            queued = sum(self.queue.items.values())
+            self._outage.paused(now, self.last_error, fix, queued, self.retry.max_interval)
 
     def _again(self, record: Record, asked: float | None, now: float) -> None:
         hold, wait = min(max(asked or 0.0, 0.0), LONGEST_DELAY), backoff(self.retry, record.attempts)
@@ -307,13 +318,14 @@ class Destination:
         self._flushing = False
 
     def status(self) -> dict[str, object]:
-        """Queue fill, bytes, sends in flight and the last error, for /status."""
+        """Queue fill, bytes, sends in flight and the last error, for /status; `paused`: its token or address is wrong."""
         return {
             "queued": {signal.value: count for signal, count in self.queue.items.items() if count},
             "bytes": self.queue.bytes,
             "max_bytes": self.queue.max_bytes,
             "in_flight": len(self._flying),
-            "down": self._pulse.down(self._clock()),
+            "down": self._pause.on or self._pulse.down(self._clock()),
+            "paused": self._pause.on,
             "last_error": self.last_error[:256],
         }
 

@@ -25,6 +25,14 @@ class Outage:
             extra={"exporter": self._name, "error": error, "queued_items": queued, "next_try": f"{wait:.0f} s"},
         )
 
+    def paused(self, now: float, error: str, fix: str, queued: int, wait: float) -> None:
+        """The settings of the destination are wrong; `queued` items wait while one record in `wait` seconds is tried."""
+        self._told, self._next = True, now + EVERY
+        self._log.warning(
+            "paused, the settings of this exporter are wrong: kept in the queue, now and then one request is tried",
+            extra={"exporter": self._name, "fix": fix, "error": error, "queued_items": queued, "next_try": f"{wait:.0f} s"},
+        )
+
     def over(self, queued: int) -> None:
         """A send was accepted; `queued` items still wait."""
         if self._told:

@@ -154,16 +154,21 @@ class RecordQueue:
             self._ready[oldest.payload.signal].popleft()
         return oldest
 
-    def next(self, now: float, *, flush: bool) -> tuple[Record | None, float | None]:
-        """What is due, joined; else the seconds until something will be (None: nothing waits). `flush`: do not wait to fill."""
+    def next(self, now: float, *, flush: bool, turn: list[Signal] | None = None) -> tuple[Record | None, float | None]:
+        """What is due, joined; else the seconds until something will be (None: nothing waits). `flush`: do not wait to fill.
+
+        With `turn` only a record of these signals, the first that has one, as small as it came: it may well be lost.
+        """
         while (entry := _first(self._later)) is not None and entry[0] <= now:
             record = heapq.heappop(self._later)[2]
             record.turn = 0
             self._delayed -= 1
             self._ready[record.payload.signal].appendleft(record)
         waits = [] if entry is None else [entry[0] - now]
-        for queue in self._ready.values():
-            if queue:
+        for signal in self._ready if turn is None else turn:
+            if queue := self._ready[signal]:
+                if turn is not None:
+                    return queue.popleft(), None
                 wait = 0.0 if flush else self._fill_wait(queue, now)
                 if wait <= 0:
                     return self._join(queue), None

@@ -1,4 +1,7 @@
-"""When to send again: backoff with jitter for each record, one probe at a time towards a destination that is down."""
+"""When to send again: backoff with jitter for each record, one probe at a time towards a destination that is down.
+
+And seldom one record towards a destination whose token or address is wrong (reliability section 5).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import random
 from collections.abc import Callable
 
 from collector.fields import Retry
+from collector.model import Signal
 
 LONGEST_DELAY = 300.0  # a backend's Retry-After beyond that is not believed
 _DOWN_AFTER, _DOWN_FAILURES = 5.0, 5
+_REFUSALS = 3
 
 
 def backoff(policy: Retry, attempt: int, rnd: Callable[[], float] = random.random) -> float:
@@ -48,3 +53,60 @@ class Pulse:
     def down(self, now: float) -> bool:
         """True while only probes may be sent."""
         return self._failures >= _DOWN_FAILURES and now - self._success >= _DOWN_AFTER
+
+
+class Pause:
+    """Whether one destination is held back because its token or address is wrong. Times are monotonic seconds.
+
+    On = three records in a row were refused so; then one record in `interval` seconds, until the first success. A signal of
+    which nothing was refused yet is not held back. Where one signal is delivered, another one that is refused is just not
+    taken there (traces at a backend without metrics): it cannot bring on a pause again before it was delivered once.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self.on = False
+        self._interval = interval
+        self._in_a_row = 0
+        self._probe = 0.0
+        self._refused: dict[Signal, None] = {}  # the one refused last is last
+        self._not_taken: set[Signal] = set()
+
+    def refused(self, signal: Signal, now: float) -> bool:
+        """A record was refused because of the settings; True when the pause begins with it."""
+        if signal in self._not_taken and not self.on:
+            return False
+        self._in_a_row += 1
+        self._refused.pop(signal, None)
+        self._refused[signal] = None
+        self.tried(now)
+        begins = not self.on and self._in_a_row >= _REFUSALS
+        self.on = self.on or begins
+        return begins
+
+    def interrupted(self) -> None:
+        """A record was refused because of its data: the refusals before it do not count as in a row."""
+        if not self.on:
+            self._in_a_row = 0
+            self._refused.clear()
+
+    def succeeded(self, signal: Signal) -> None:
+        """A record was accepted."""
+        if self.on:
+            self._not_taken.update(self._refused)
+        self._not_taken.discard(signal)
+        self.on = False
+        self.interrupted()
+
+    def tried(self, now: float) -> None:
+        """A record was sent or refused: the next one has to wait."""
+        self._probe = now + self._interval
+
+    def turn(self, now: float) -> list[Signal] | None:
+        """Signals one record of which may be sent now, in that order; None = no pause."""
+        if not self.on:
+            return None
+        return [signal for signal in Signal if signal not in self._refused] + [*(self._refused if self.wait(now) is None else ())]
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until the next try; None when it is due, or there is no pause."""
+        return self._probe - now if self.on and self._probe > now else None

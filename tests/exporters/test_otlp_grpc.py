@@ -87,8 +87,11 @@ async def test_the_specifications_retryable_codes_are_retried(grpc_server: GrpcB
 async def test_every_other_code_is_permanent(grpc_server: GrpcBackend, code: str) -> None:
     grpc_server.fail = (grpc.StatusCode[code], "never")
     grpc_server.retry = 3.0
-    with pytest.raises(Permanent, match=f"{code}: never"):
+    with pytest.raises(Permanent, match=f"{code}: never") as caught:
         await sent({"endpoint": grpc_server.target, **PLAIN})
+    wanted = {"UNAUTHENTICATED": "credentials", "PERMISSION_DENIED": "credentials", "UNIMPLEMENTED": "endpoint"}.get(code, "")
+    assert wanted in caught.value.fix
+    assert bool(wanted) == bool(caught.value.fix)
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])

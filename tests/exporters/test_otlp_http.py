@@ -117,6 +117,18 @@ async def test_every_other_code_is_permanent(http: HttpBackend, status: int) -> 
         await sent({"endpoint": http.url})
 
 
+@pytest.mark.parametrize(
+    ("status", "fix"),
+    [(401, "credentials"), (403, "credentials"), (404, "endpoint"), (301, "final URL"), (308, "final URL"), (400, ""), (500, "")],
+)
+async def test_an_answer_that_blames_the_settings_says_what_to_fix(http: HttpBackend, status: int, fix: str) -> None:
+    http.answers(status)
+    with pytest.raises(Permanent) as caught:
+        await sent({"endpoint": http.url})
+    assert fix in caught.value.fix
+    assert bool(fix) == bool(caught.value.fix)
+
+
 async def test_retry_after_may_be_a_date_and_nonsense_is_ignored(http: HttpBackend) -> None:
     for value, low, high in [(formatdate(time.time() + 30, usegmt=True), 25, 31), (formatdate(0, usegmt=True), 0, 0)]:
         http.answers(503, Retry_After=value)

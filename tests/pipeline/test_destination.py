@@ -313,3 +313,122 @@ async def test_the_own_log_says_when_a_destination_takes_data_again(caplog):
     await eventually(lambda: exporter.items == 2)
     await finish(books)
     assert [r.message for r in caplog.records] == ["cannot deliver: kept in the queue and tried again", "delivers again"]
+
+
+WRONG = Permanent("HTTP 401: token expired", fix="check the token")
+
+
+def one_by_one(interval, **queue):
+    """Settings that send each record alone and pause for `interval`."""
+    queue = {"num_consumers": 1, "batch": {"flush_timeout": "0", "max_size": 1}, **queue}
+    return {"retry_on_failure": {"initial_interval": "1ms", "max_interval": interval}, "sending_queue": queue}
+
+
+async def test_a_wrong_token_costs_three_records_and_the_rest_stay_in_the_queue():
+    books, exporter = Books(), Scripted(*[WRONG] * 100, push=one_by_one("1h"))
+    destination = books.destination(exporter)
+    for _ in range(20):
+        accept(books, destination, payload(2))
+    await eventually(lambda: destination.status()["paused"])
+    accept(books, destination, payload(2))
+    await asyncio.sleep(0)
+    assert destination.status()["down"]
+    assert destination.status()["last_error"] == "HTTP 401: token expired"
+    assert books.terms() == {"accepted": 42, "dropped_rejected": 6, "queued": 36}
+    await destination.drain(0.02)
+    await destination.stop()
+    assert len(exporter.script) == 97
+    assert books.terms() == {"accepted": 42, "dropped_rejected": 6, "dropped_shutdown": 36}
+
+
+async def test_a_paused_destination_tries_one_small_record_at_a_time_and_goes_on_when_it_is_accepted(caplog):
+    caplog.set_level("INFO")
+    push = one_by_one("20ms", num_consumers=10, batch={"flush_timeout": "0"})
+    books, exporter = Books(), Scripted(*[WRONG] * 5, push=push)
+    destination = books.destination(exporter)
+    started = asyncio.get_running_loop().time()
+    for _ in range(3):
+        accept(books, destination, payload())
+        await eventually(lambda: not destination.queue.records)
+    for _ in range(20):
+        accept(books, destination, payload())
+    await eventually(lambda: exporter.items == 18)
+    assert asyncio.get_running_loop().time() - started >= 0.059
+    assert exporter.most_at_once == 1
+    assert exporter.sent[0].items == 1
+    assert not destination.status()["paused"]
+    await finish(books)
+    assert books.terms() == {"accepted": 23, "delivered": 18, "dropped_rejected": 5}
+    [told] = [r for r in caplog.records if r.message.startswith("paused")]
+    assert (told.levelname, told.fix, told.error) == ("WARNING", "check the token", "HTTP 401: token expired")
+    assert [r.levelname for r in caplog.records if "dropped" in r.message] == ["WARNING"] * 3 + ["INFO"] * 2
+    assert [r.levelname for r in caplog.records if r.message == "delivers again"] == ["INFO"]
+
+
+async def test_data_that_is_refused_for_itself_never_pauses_a_destination():
+    books, exporter = Books(), Scripted(WRONG, WRONG, Permanent("bad data"), WRONG, WRONG, push=one_by_one("1h"))
+    destination = books.destination(exporter)
+    for _ in range(9):
+        accept(books, destination, payload())
+    await eventually(lambda: exporter.items == 4)
+    await finish(books)
+    assert books.terms() == {"accepted": 9, "delivered": 4, "dropped_rejected": 5}
+
+
+async def test_the_queue_of_a_paused_destination_stays_bounded():
+    books, exporter = Books(), Scripted(*[WRONG] * 100, push=one_by_one("1h", queue_size=4, on_full="drop_oldest"))
+    destination = books.destination(exporter)
+    for _ in range(3):
+        accept(books, destination, payload())
+    await eventually(lambda: destination.status()["paused"])
+    for number in range(10):
+        accept(books, destination, payload(born=float(number)))
+    assert books.terms() == {"accepted": 13, "dropped_rejected": 3, "dropped_queue_full": 6, "queued": 4}
+    await destination.stop()
+    assert books.terms() == {"accepted": 13, "dropped_rejected": 3, "dropped_queue_full": 6, "dropped_shutdown": 4}
+
+
+async def test_a_signal_that_the_backend_does_not_take_does_not_hold_back_another_one():
+    class TracesOnly(Scripted):
+        async def send(self, item):
+            if item.signal is Signal.LOGS:
+                raise Permanent("UNIMPLEMENTED", fix="check the endpoint")
+            return await super().send(item)
+
+    books, exporter = Books(), TracesOnly(push=one_by_one("1h"))
+    destination = books.destination(exporter)
+    for _ in range(5):
+        accept(books, destination, Payload(Signal.LOGS, b"x", 1))
+    await eventually(lambda: destination.status()["paused"])
+    for _ in range(5):
+        accept(books, destination, payload())
+        accept(books, destination, Payload(Signal.LOGS, b"x", 1))
+    await eventually(lambda: not destination.queue.records)
+    await finish(books)
+    assert books.terms() == {"accepted": 5, "delivered": 5}
+    logs = books.ledger.balance([])["logs"]["out"]
+    assert (logs["accepted"], logs["dropped_rejected"], logs["balance"]) == (10, 10, 0)
+
+
+async def test_a_client_that_waits_is_told_of_a_wrong_token_at_once():
+    books, exporter = Books(), Scripted(*[WRONG] * 5, push=one_by_one("1h", wait_for_result=True))
+    destination = books.destination(exporter)
+    for _ in range(5):
+        with pytest.raises(Undeliverable, match="token expired"):
+            await accept(books, destination, payload()).future
+    assert not destination.status()["paused"]
+    await finish(books)
+    assert books.terms() == {"accepted": 5, "dropped_rejected": 5}
+
+
+async def test_a_paused_destination_gives_its_queue_to_the_one_that_replaces_it():
+    books, old = Books(), Scripted(*[WRONG] * 3, push=one_by_one("1h"))
+    first = books.destination(old)
+    for _ in range(9):
+        accept(books, first, payload())
+    await eventually(lambda: first.status()["paused"])
+    new = Scripted(push=FAST)
+    await first.hand_over(books.destination(new), 1)
+    await eventually(lambda: new.items == 6)
+    await finish(books)
+    assert books.terms() == {"accepted": 9, "delivered": 6, "dropped_rejected": 3}

@@ -202,7 +202,8 @@ def test_accepted_is_always_delivered_plus_dropped_plus_queued(seed):
 async def _random_day(chance):
     books, outs = Books(), []
     for name in ("a", "b"):
-        script = [chance.choice([None, None, 1, Retryable("x"), Permanent("x"), TimeoutError()]) for _ in range(30)]
+        answers = [None, None, 1, Retryable("x"), Permanent("x"), Permanent("x", fix="y"), TimeoutError()]
+        script = [chance.choice(answers) for _ in range(30)]
         queue = {"queue_size": chance.randint(1, 5), "batch": {"flush_timeout": "0"}}
         queue["on_full"] = chance.choice(["auto", "backpressure", "drop_oldest", "drop_newest"])
         outs.append(books.destination(Scripted(*script, push={**QUICK, "sending_queue": queue}), name))

@@ -35,3 +35,16 @@ def test_a_destination_without_trouble_is_not_spoken_of(caplog):
     caplog.set_level(logging.INFO)
     Outage("out", LOG).over(3)
     assert caplog.records == []
+
+
+def test_a_pause_is_told_whatever_was_said_before_with_what_to_fix_and_so_is_its_end(caplog):
+    caplog.set_level(logging.INFO)
+    outage = Outage("out", LOG)
+    outage.failing(1.0, "busy", 7, 1)
+    outage.paused(2.0, "HTTP 401", "check the token", 7, 5)
+    outage.failing(3.0, "busy", 7, 1)
+    outage.over(3)
+    _, told, over = caplog.records
+    assert (told.levelname, told.exporter, told.error, told.fix) == ("WARNING", "out", "HTTP 401", "check the token")
+    assert (told.queued_items, told.next_try) == (7, "5 s")
+    assert (over.levelname, over.message, over.queued_items) == ("INFO", "delivers again", 3)

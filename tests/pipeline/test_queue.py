@@ -68,3 +68,14 @@ def test_a_long_queue_of_a_dead_destination_costs_the_others_no_time():
         queue.leave(queue.pop_oldest())
     assert time.perf_counter() - started < 1.0
     assert len(queue) == 49_000
+
+
+def test_a_record_that_is_tried_in_a_pause_is_of_a_signal_whose_turn_it_is_and_not_joined():
+    queue = RecordQueue(Queue(), 1 << 40)
+    for signal in (Signal.TRACES, Signal.TRACES, Signal.LOGS):
+        queue.add(record(0.0, signal))
+    turn = [Signal.METRICS, Signal.LOGS]
+    assert queue.next(0, flush=False, turn=turn)[0].payload.signal is Signal.LOGS
+    assert queue.next(0, flush=False, turn=turn) == (None, None)
+    assert queue.next(0, flush=False, turn=[Signal.TRACES])[0].payload.items == 1
+    assert len(queue) == 1

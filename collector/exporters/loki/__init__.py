@@ -17,7 +17,7 @@ from collector.component import Exporter, Settings
 from collector.errors import Oversized, Permanent, Retryable, SendError
 from collector.exporters._http import HttpClient, HttpPush, Reply, check_url
 from collector.exporters._otlp import JSON, OtlpPush
-from collector.exporters._replies import excerpt
+from collector.exporters._replies import excerpt, fix
 from collector.fields import ByteSize, Config, without_type
 from collector.model import Payload, Signal
 
@@ -155,4 +155,4 @@ def _failure(reply: Reply, said: str) -> SendError:
         return Oversized(text)
     if reply.status == 429 or reply.status >= 500:
         return Retryable(text, after=reply.after)
-    return Permanent(text)
+    return Permanent(text, fix=fix(reply.status))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from collector.component import Exporter, Settings
 from collector.errors import ConfigError, Malformed, Oversized, Permanent, Retryable, SendError, TooLarge
-from collector.exporters._replies import Notices, excerpt
+from collector.exporters._replies import Notices, excerpt, fix
 from collector.exporters.otlp_grpc.settings import LARGEST_ANSWER, OtlpGrpcConfig
 from collector.model import Payload, Signal
 from collector.otlp import answers
@@ -108,7 +108,7 @@ class OtlpGrpc(Exporter):
         if code in answers.RETRYABLE_CODES:
             return Retryable(text, after=after)
         if code != "RESOURCE_EXHAUSTED" or "CLIENT: Received message larger than max" in said or "metadata size exceeds" in said:
-            return Permanent(text)
+            return Permanent(text, fix=fix(code))
         return Oversized(text) if after is None else Retryable(text, after=after)
 
     async def stop(self) -> None:

@@ -73,11 +73,18 @@ async def test_rate_limits_and_server_errors_are_retried(http: HttpBackend, stat
     assert caught.value.after == 3
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 422])
-async def test_other_answers_are_permanent(http: HttpBackend, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "fix"), [(301, "final URL"), (400, ""), (401, "credentials"), (403, "credentials"), (404, "endpoint"), (422, "")]
+)
+@pytest.mark.parametrize("path", ["", "/otlp"])
+async def test_other_answers_are_permanent_and_blame_the_settings_or_the_data(
+    http: HttpBackend, status: int, fix: str, path: str
+) -> None:
     http.answers(status, b"entry has timestamp too old", "text/plain")
-    with pytest.raises(Permanent, match=f"HTTP {status}: entry has"):
-        await sent({"endpoint": http.url})
+    with pytest.raises(Permanent, match=f"HTTP {status}: entry has") as caught:
+        await sent({"endpoint": http.url + path})
+    assert fix in caught.value.fix
+    assert bool(fix) == bool(caught.value.fix)
 
 
 async def test_what_loki_cannot_pass_on_is_to_be_halved(http: HttpBackend) -> None:
