@@ -177,3 +177,22 @@ def test_plans_are_bounded() -> None:
         spans = [call(f"m{n // 2}", more={"gen_ai.provider.name": "vllm"}) for n in range(start, start + 1000)]
         through(processor, *spans)
     assert len(processor._accounting._plans._known) == 4096
+
+
+@pytest.mark.parametrize(
+    ("more", "hours"),
+    [({"gen_ai.response.service_tier": "priority"}, 0), ({"gen_ai.request.model": "text-embedding-3-small"}, 0), ({}, 1)],
+)
+def test_incomplete_prices_and_calls_of_several_hours_come_out_the_same(more: dict[str, object], hours: int) -> None:
+    shown = []
+    for thorough in (False, True):
+        processor = made()
+        processor._accounting.thorough = thorough
+        spans = [
+            call("claude-3-haiku", more=more, start=START - n * hours * 3600 * 10**9, trace=bytes([n]) * 16, span_id=b"12345678")
+            for n in range(5)
+        ]
+        after = through(processor, *spans)
+        shown.append(([span.SerializeToString() for span in after], processor.usage_by_hour(NOW), dict(_shown(processor))))
+    assert shown[0][:2] == shown[1][:2]
+    assert shown[0][2] == pytest.approx(shown[1][2], rel=1e-12)
