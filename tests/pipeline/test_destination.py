@@ -365,6 +365,33 @@ async def test_a_paused_destination_tries_one_small_record_at_a_time_and_goes_on
     assert [r.levelname for r in caplog.records if r.message == "delivers again"] == ["INFO"]
 
 
+async def test_a_pause_costs_a_signal_that_was_not_refused_yet_one_record_only():
+    books, exporter = Books(), Scripted(*[WRONG] * 100, push=one_by_one("1h", num_consumers=10))
+    destination = books.destination(exporter)
+    for _ in range(3):
+        accept(books, destination, payload())
+    await eventually(lambda: destination.status()["paused"])
+    for _ in range(8):
+        accept(books, destination, Payload(Signal.LOGS, b"x", 1))
+    await eventually(lambda: len(exporter.script) == 96)
+    await destination.drain(0.02)
+    await destination.stop()
+    logs = books.ledger.balance([])["logs"]["out"]
+    assert (logs["accepted"], logs["dropped_rejected"], logs["dropped_shutdown"], logs["balance"]) == (8, 1, 7, 0)
+
+
+async def test_a_backend_that_is_busy_in_a_pause_is_tried_no_more_often():
+    books, exporter = Books(), Scripted(*[WRONG] * 3, Retryable("busy"), Retryable("busy"), push=one_by_one("30ms"))
+    destination = books.destination(exporter)
+    started = asyncio.get_running_loop().time()
+    for _ in range(5):
+        accept(books, destination, payload())
+    await eventually(lambda: exporter.items == 2)
+    assert asyncio.get_running_loop().time() - started >= 0.089
+    await finish(books)
+    assert books.terms() == {"accepted": 5, "delivered": 2, "dropped_rejected": 3}
+
+
 async def test_data_that_is_refused_for_itself_never_pauses_a_destination():
     books, exporter = Books(), Scripted(WRONG, WRONG, Permanent("bad data"), WRONG, WRONG, push=one_by_one("1h"))
     destination = books.destination(exporter)
@@ -415,7 +442,8 @@ async def test_a_client_that_waits_is_told_of_a_wrong_token_at_once():
     destination = books.destination(exporter)
     for _ in range(5):
         with pytest.raises(Undeliverable, match="token expired"):
-            await accept(books, destination, payload()).future
+            async with asyncio.timeout(5):
+                await accept(books, destination, payload()).future
     assert not destination.status()["paused"]
     await finish(books)
     assert books.terms() == {"accepted": 5, "dropped_rejected": 5}
