@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from collector.model import slim_schema
@@ -118,18 +117,20 @@ def read(span: Any, origin: Origin, kind_of: Callable[[bytes], int | None]) -> R
     return tuple(parts), counts, identity, first
 
 
-@lru_cache(1 << 13)
 def _count(value: bytes) -> int:
     """The integer in an encoded value field, -1 when it is none or no token count."""
-    if value[0] != _VALUE or value[1] != len(value) - 2 or value[2] != _INTEGER:
+    size = len(value)
+    if value[0] != _VALUE or value[1] != size - 2 or value[2] != _INTEGER:
         return -1
+    if size == 5 and value[3] > 127 > value[4]:  # 128 to 16383, as most counts are
+        return value[3] & 127 | value[4] << 7
     number, shift, byte = 0, 0, 128
     for byte in value[3:]:
         number |= (byte & 127) << shift
         if byte < 128:
             break
         shift += 7
-    return number if byte < 128 and 4 + shift // 7 == len(value) and number <= LIMIT else -1
+    return number if byte < 128 and 4 + shift // 7 == size and number <= LIMIT else -1
 
 
 def _text(raw: bytes, at: int) -> str:
