@@ -20,7 +20,6 @@ from collector.meters import Meters
 from collector.model import Batch, Payload, Signal
 
 ALL_SIGNALS = frozenset(Signal)
-
 Accept = Callable[[Batch], Awaitable[None]]
 """Takes a batch; returns when the ack point is reached, raises errors.Refused or errors.Rejected when nothing was taken."""
 
@@ -82,8 +81,7 @@ class Component:
     signals: ClassVar[frozenset[Signal]] = ALL_SIGNALS
 
     def __init__(self, config: Any, settings: Settings) -> None:
-        self.config = config
-        self.settings = settings
+        self.config, self.settings = config, settings
 
 
 class Processor(Component):
