@@ -15,6 +15,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from collector.config.telemetry import Logs
+
 LONGEST_VALUE = 256
 _PER_SECOND = 10
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName", "asctime", "whole"}
@@ -127,3 +129,11 @@ class OwnLog:
         """Write what waits and let go of the root logger."""
         self._listener.stop()
         logging.getLogger().removeHandler(self._handler)
+
+
+def own_log(settings: Logs, level: str | None = None, style: str | None = None) -> OwnLog:
+    """The log that the configuration asks for; `level` and `style` (`json`, `text`) of the command line win."""
+    level = (level or settings.level).upper()
+    style = style or {"console": "text", "json": "json"}.get(settings.encoding, "auto")
+    stream = sys.stderr if settings.output_paths[:1] == ["stderr"] else sys.stdout
+    return OwnLog("WARNING" if level == "WARN" else level, style, stream)

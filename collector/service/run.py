@@ -1,10 +1,8 @@
-"""Runs the service: start, ticks, reload, drain. The order of each is the list of steps in its function."""
+"""Runs the service: start, ticks, swap, stop. The order of each is the list of steps in its function."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -17,24 +15,23 @@ from typing import TYPE_CHECKING
 
 from collector.catalog import Catalog
 from collector.config.load import Loaded, Resolved, config_error, load
-from collector.config.telemetry import Logs
-from collector.errors import ConfigError, SidecarError
+from collector.errors import ConfigError
 from collector.pipeline.admission import cgroup_limit, limits, resident_bytes, trim
-from collector.pipeline.graph import Intake
 from collector.service.banner import banner
+from collector.service.drain import drain
 from collector.service.graph import Builder, Graph, naming
 from collector.service.host import ServiceHost
-from collector.service.logs import OwnLog
+from collector.service.logs import OwnLog, own_log
 from collector.service.ports import in_use
-from collector.service.swap import LAST_MOMENT, Swap, release, start_each, stop_each
+from collector.service.process import loop_factory, tune_memory
+from collector.service.reload import Reloads, said
+from collector.service.swap import LAST_MOMENT, Swap, start_each, stop_each
 
 if TYPE_CHECKING:
     from collector.service.telemetry import SelfMetrics
 
 EX_CONFIG = 78
 TICK = 0.1
-MOST_TOLD = 10  # problems of one reload in the log; /status has all
-QUIET = 2.0  # an application's last flush often comes after our SIGTERM: keep accepting until that long nothing came
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class RunOptions:
 
 def main(options: RunOptions) -> int:
     """Run until a signal ends it; returns the exit code: 0 after a drain, 78 for an unusable configuration."""
-    _tune_memory()
+    tune_memory()
     # As process 1 of a container it would ignore these signals until the loop handles them; nothing is taken before that.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
@@ -74,7 +71,7 @@ def _run(options: RunOptions) -> int:
     for warning in loaded.warnings:
         print(f"warning: {warning.render()}", file=sys.stderr)
     assert loaded.resolved is not None
-    log = service.own_log = _own_log(options, loaded.resolved.telemetry.logs)
+    log = service.own_log = own_log(loaded.resolved.telemetry.logs, options.log_level, options.log_format)
     if options.dev or sys.stdout.isatty():
         terminal = sys.stdout if sys.stdout.isatty() else sys.stderr
         text = banner(loaded.resolved, dev=options.dev)
@@ -82,32 +79,10 @@ def _run(options: RunOptions) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes plain lines to standard error, beside our log
     log.start()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(service.run(loaded.resolved))
     finally:
         log.stop()
-
-
-def _own_log(options: RunOptions, settings: Logs) -> OwnLog:
-    level = (options.log_level or settings.level).upper()
-    style = options.log_format or {"console": "text", "json": "json"}.get(settings.encoding, "auto")
-    stream = sys.stderr if settings.output_paths[:1] == ["stderr"] else sys.stdout
-    return OwnLog("WARNING" if level == "WARN" else level, style, stream)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-def _tune_memory() -> None:
-    # Two arenas instead of 8 per core: threads of grpc and the scanner would each keep freed memory of their own.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(-8, 2)
-    gc.set_threshold(20_000, 20, 20)
 
 
 class Service:
@@ -117,19 +92,14 @@ class Service:
         self._options = options
         self.catalog = Catalog(options.components)
         self.host = ServiceHost()
-        self.host.reload = self.request_reload
         self.own_log: OwnLog | None = None
         self.greet: Callable[[], None] = lambda: None  # when it listens: addresses of what could not start would mislead
         self._log = logging.getLogger("collector.service")
         self._telemetry: SelfMetrics | None = None
         self._stopping = asyncio.Event()
-        self._reloading: asyncio.Task[None] | None = None
-        self._retiring: set[asyncio.Task[None]] = set()
-        self._again = False
-        self._reload_ok = self.host.meters.gauge("config_last_reload_successful", "1 when the last load worked, else 0.")
+        self.reloads = Reloads(self.host, self.load, self._swap, self._stopping)
+        self.host.reload = self.reloads.request
         self._info = self.host.meters.gauge("config_info", "The configuration in force.", ("hash",))
-
-    # ---- configuration --------------------------------------------------------------------------------------------
 
     def load(self) -> Loaded:
         """The checked configuration. Raises ConfigError with every problem."""
@@ -151,8 +121,7 @@ class Service:
         self._info.set(1, resolved.digest)
         place = resolved.telemetry.self_metrics()
         self.host.without_type_suffix = place is not None and place.without_type_suffix
-        self._reload_ok.set(1)
-        self.host.reload_error = ""
+        self.reloads.worked()
 
     def _clean_own_log(self, graph: Graph) -> None:
         """Own log lines pass the redactor that the configuration has (R-306)."""
@@ -160,8 +129,6 @@ class Service:
         redactor = next((r for r in found if r is not None), None)
         if self.own_log is not None:
             self.own_log.clean = redactor.text if redactor is not None else str
-
-    # ---- life -----------------------------------------------------------------------------------------------------
 
     async def run(self, resolved: Resolved) -> int:
         """Start, work until a signal, drain; returns the exit code."""
@@ -176,7 +143,7 @@ class Service:
             return 0
         if (error := starting.exception()) is not None:
             self.host.enter("failed")
-            self._log.critical("cannot start", extra={"error": _said(error)} | in_use(error, resolved))
+            self._log.critical("cannot start", extra={"error": said(error)} | in_use(error, resolved))
             await self._stop()
             stopping.cancel()
             return 1
@@ -184,7 +151,7 @@ class Service:
         ticking = asyncio.create_task(self._tick())
         warming = asyncio.create_task(self._warm_up())
         await stopping
-        await self._drain()
+        await drain(self.host, self._options.drain_timeout, self.reloads.settle)
         ticking.cancel()
         warming.cancel()
         await self._stop()
@@ -201,9 +168,7 @@ class Service:
             )
         self.greet()
         self._log.info("ready", extra={"config_hash": resolved.digest, "pid": os.getpid()})
-        if self._again:
-            self._again = False
-            self.request_reload()
+        self.reloads.catch_up()
 
     async def _start(self, resolved: Resolved) -> None:
         self._apply(resolved)
@@ -250,7 +215,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        loop.add_signal_handler(signal.SIGHUP, self.request_reload)
+        loop.add_signal_handler(signal.SIGHUP, self.reloads.request)
 
     def _signalled(self) -> None:
         if self._stopping.is_set():
@@ -272,45 +237,6 @@ class Service:
         except Exception as error:
             self._log.error("tick failed", extra={"error": type(error).__name__})
 
-    async def _drain(self) -> None:
-        """Take the last flush, decide what is held, send. Deadlines are seconds of the loop's clock."""
-        host, now = self.host, asyncio.get_running_loop().time
-        host.enter("draining")
-        started, patience = now(), self._options.drain_timeout
-        deadline = started + patience
-        self._log.info("draining", extra={"queued": _sum(host), "hint": "a second signal ends it at once"})
-        await self._settle_reload(patience / 4)
-        graph = host.graph
-        assert graph is not None
-        graphs = [*host.leaving, graph]
-        destinations = {d: None for g in graphs for d in g.destinations.values()}
-        for destination in destinations:
-            destination.flush()
-        await quiet(list(graph.intakes.values()), started, started + patience / 2)
-        closing = asyncio.create_task(stop_each(graph.receivers.values()))
-        await asyncio.wait({closing}, timeout=max(deadline - now(), 0) / 2)  # a slow client must not take all of the time
-        for leaving in host.leaving:
-            release(leaving, graph)
-        for pipeline in graph.pipelines.values():
-            pipeline.drain()
-        draining = asyncio.gather(*(d.drain(deadline - now()) for d in destinations))
-        while not draining.done():
-            done, _ = await asyncio.wait([draining], timeout=1.0)
-            if not done:
-                left = f"{deadline - now():.0f} s of {patience:g} left"
-                self._log.info("draining", extra={"queued": _sum(host), "time": left})
-        await asyncio.gather(*(destination.stop() for destination in destinations))
-        self._log.info("drained", extra={"seconds": round(now() - started, 1)})
-
-    async def _settle_reload(self, patience: float) -> None:
-        """Let a reload that has begun come to its end, so that there is one graph to drain."""
-        if self._reloading is not None and not self._reloading.done():
-            await asyncio.wait({self._reloading}, timeout=patience)
-        for task in self._retiring:
-            task.cancel()
-        if self._retiring:
-            await asyncio.wait(self._retiring, timeout=LAST_MOMENT)
-
     async def _stop(self) -> None:
         graph = self.host.graph
         graphs = [*self.host.leaving, graph] if graph is not None else []
@@ -323,38 +249,6 @@ class Service:
             await stop_each(each.extensions.values(), LAST_MOMENT)
         if self._telemetry is not None:
             await stop_each([self._telemetry], LAST_MOMENT)
-
-    # ---- reload ---------------------------------------------------------------------------------------------------
-
-    def request_reload(self) -> None:
-        """Load the configuration again; requests that come meanwhile, or during the start, merge into one more."""
-        if self.host.state() == "starting" or (self._reloading is not None and not self._reloading.done()):
-            self._again = True
-        elif not self._stopping.is_set():
-            self._reloading = asyncio.get_running_loop().create_task(self._reload())
-
-    async def _reload(self) -> None:
-        try:
-            loaded = await asyncio.to_thread(self.load)
-            assert loaded.resolved is not None
-            if self._stopping.is_set():
-                return
-            await self._swap(loaded.resolved)
-        except Exception as error:
-            self.host.reload_error = "\n".join(_problems(error))
-            self._reload_ok.set(0)
-            self._tell_unusable(error)
-        else:
-            self._log.info("reloaded", extra={"config_hash": self.host.digest})
-        if self._again and not self._stopping.is_set():
-            self._again = False
-            self._reloading = asyncio.get_running_loop().create_task(self._reload())
-
-    def _tell_unusable(self, error: Exception) -> None:
-        problems = _problems(error)
-        self._log.error("reload failed: the old configuration stays", extra={"error": problems[-1]})
-        for problem in problems[:-1][:MOST_TOLD]:
-            self._log.error("reload: %s", problem)
 
     async def _swap(self, resolved: Resolved) -> None:
         old = self.host.graph
@@ -372,31 +266,6 @@ class Service:
         self._telemetry = page
         self._apply(resolved)
         self._clean_own_log(swap.new)
-        retiring = asyncio.create_task(swap.retire())
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        self.reloads.retire(swap.retire())
         if before is not None and before is not page:
             await before.stop()
-
-
-def _problems(error: Exception) -> list[str]:
-    """Line by line, without the excerpts of the file: pages and logs must not show what is written there (a key, perhaps)."""
-    return [line for line in _said(error).splitlines() if line[:1].strip()] or [type(error).__name__]
-
-
-def _said(error: BaseException) -> str:
-    return str(error) if isinstance(error, SidecarError | OSError) else type(error).__name__
-
-
-async def quiet(intakes: list[Intake], since: float, until: float) -> None:
-    """Return when 2 s have passed since the last data (and since `since`), at the latest at `until`; monotonic seconds."""
-    now = asyncio.get_running_loop().time
-    while True:
-        left = min(max([since, *(intake.last for intake in intakes)]) + QUIET, until) - now()
-        if left <= 0:
-            return
-        await asyncio.sleep(left)
-
-
-def _sum(host: ServiceHost) -> int:
-    return sum(count for _, _, count in host.queued())

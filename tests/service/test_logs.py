@@ -2,11 +2,13 @@
 
 import io
 import logging
+import sys
 
 import orjson
 import pytest
 
-from collector.service.logs import Limiter, OwnLog
+from collector.config.telemetry import Logs
+from collector.service.logs import Limiter, OwnLog, own_log
 
 
 class Terminal(io.StringIO):
@@ -127,3 +129,21 @@ def test_lines_are_written_by_another_thread_so_that_a_slow_terminal_holds_up_no
     log.stop()
     assert set(writers) == set(writers) - {threading.get_ident()}
     assert writers
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "level", "formatter"),
+    [
+        (Logs(), (), "INFO", "JsonFormatter"),
+        (Logs(level="warn", encoding="console"), (), "WARNING", "TextFormatter"),
+        (Logs(level="warn", encoding="console"), ("debug", "json"), "DEBUG", "JsonFormatter"),
+    ],
+)
+def test_the_command_line_wins_over_the_configuration(settings, arguments, level, formatter, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    log = own_log(settings, *arguments)
+    assert (log._level, type(log._listener.handlers[0].formatter).__name__) == (level, formatter)
+
+
+def test_the_log_goes_to_standard_error_where_the_configuration_says_so():
+    assert own_log(Logs(output_paths=["stderr"]))._listener.handlers[0].stream is sys.stderr

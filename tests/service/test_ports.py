@@ -109,7 +109,7 @@ async def test_every_problem_of_a_reload_is_a_line_of_the_log(tmp_path, caplog):
     await eventually(lambda: service.host.state() == "running")
     assert greeted == [True]
     path.write_text(text.replace("debug: {}", "debug: {verbosity: loud, sampling: 1}"))
-    service.request_reload()
+    service.reloads.request()
     await eventually(lambda: service.host.reload_error)
     service._signalled()
     assert await running == 0

@@ -1,69 +1,79 @@
-"""service.swap and service.run: reload, drain and start while other things happen; the books are exact at every moment."""
+"""service.reload and service.swap: reloads while other things happen; the books are exact at every moment."""
 
 import asyncio
-import os
 import random
-import signal
-from pathlib import Path
 
 import pytest
 
 from collector.errors import Refused
 from collector.model import Signal
-from collector.service import run as running
-from collector.service import swap as swapping
-from tests.service.test_run import BASE, Sidecar
+from tests.service.sidecar import BASE, TWO, books
 from tests.support import batch, eventually, free_port, span, traces
 
-TWO = """
-receivers: {feeder: {}}
-processors: {holder: {}}
-exporters:
-  sink: {sending_queue: {batch: {flush_timeout: 1ms}}}
-  sink/b: {sending_queue: {batch: {flush_timeout: 1ms}}}
-  sink/c: {sending_queue: {batch: {flush_timeout: 1ms}}}
-service:
-  telemetry: {metrics: {level: none}}
-  pipelines: {traces: {receivers: [feeder], processors: [], exporters: [sink, sink/b]}}
-"""
+pytestmark = pytest.mark.usefixtures("quick")
 
 
-@pytest.fixture
-async def sidecar(tmp_path):
-    made = Sidecar(tmp_path)
-    yield made
-    if not made.task.done():
-        await made.stop()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(running, "QUIET", 0.05)
-    monkeypatch.setattr(running, "TICK", 0.01)
-    monkeypatch.setattr(running, "LAST_MOMENT", 0.2)
-    monkeypatch.setattr(swapping, "LAST_MOMENT", 0.2)
-
-
-def books(sidecar):
-    """Every row, none of which may be off."""
-    shown = sidecar.service.host.status()["accounting"].get("traces", {})
-    assert all(row["balance"] == 0 for row in shown.values()), shown
-    return shown
-
-
-async def test_an_error_in_one_tick_ends_none_of_the_next(sidecar, monkeypatch):
-    calls = []
-
-    def sized():
-        calls.append(1)
-        raise OSError(24, "too many open files")
-
-    monkeypatch.setattr(running, "resident_bytes", lambda: 1)
+async def test_a_reload_keeps_unchanged_components_their_counters_and_their_queues(sidecar):
+    """R-103."""
     await sidecar.start()
-    monkeypatch.setattr(running, "resident_bytes", sized)
-    await eventually(lambda: len(calls) > 3)
-    monkeypatch.setattr(sidecar.graph.pipelines["traces"], "tick", lambda: calls.append(2) or 1 / 0)
-    await eventually(lambda: calls.count(2) > 3)
+    await sidecar.feed(2)
+    sink, feeder = sidecar.graph.exporters["sink"], sidecar.graph.receivers["feeder"]
+    await sidecar.reload(BASE.replace("processors: [batch]", "processors: []"))
+    assert sidecar.graph.exporters["sink"] is sink
+    assert sidecar.graph.receivers["feeder"] is feeder
+    await sidecar.feed(3)
+    await eventually(lambda: sink.items == 5)
+    assert sidecar.terms()["accepted"] == 5
+    assert sidecar.service.host.status()["pipelines"]["traces"]["processors"] == []
+
+
+async def test_a_reload_replaces_what_changed_and_empties_the_old_queue(sidecar):
+    await sidecar.start()
+    old_sink, old_feeder = sidecar.graph.exporters["sink"], sidecar.graph.receivers["feeder"]
+    await sidecar.feed(2)
+    await sidecar.reload(BASE.replace("{sink: {", "{sink: {mark: 1, ").replace("feeder: {}", "feeder: {mark: 1}"))
+    await eventually(lambda: old_sink.stopped)
+    assert (old_sink.items, old_feeder.running) == (2, False)
+    await sidecar.feed(1)
+    await eventually(lambda: sidecar.graph.exporters["sink"].items == 1)
+    assert sidecar.terms()["accepted"] == 3
+
+
+@pytest.mark.parametrize("broken", ["receivers: {feeder: {typo: 1}}", BASE.replace("feeder: {}", "feeder: {fail: true}")])
+async def test_a_reload_that_fails_keeps_the_old_configuration_running(sidecar, broken, caplog):
+    """R-103."""
+    await sidecar.start()
+    before = sidecar.service.host.digest
+    await sidecar.reload(broken)
+    host = sidecar.service.host
+    assert host.digest == before
+    assert host.status()["last_reload_error"]
+    assert host.meters.gauge("config_last_reload_successful", "").value() == 0
+    assert sidecar.graph.receivers["feeder"].running
+    await sidecar.feed(1)
+    await eventually(lambda: sidecar.graph.exporters["sink"].items == 1)
+    await sidecar.reload(BASE.replace("1ms", "2ms"))
+    assert host.meters.gauge("config_last_reload_successful", "").value() == 1
+    assert host.status()["last_reload_error"] == ""
+
+
+async def test_a_receiver_that_gets_another_signal_starts_again(sidecar):
+    await sidecar.start()
+    await sidecar.reload(BASE.replace("pipelines: {", "pipelines: {logs: {receivers: [feeder], exporters: [sink]}, "))
+    assert set(sidecar.graph.receivers["feeder"].accept) == {Signal.TRACES, Signal.LOGS}
+    await sidecar.feed(1)
+    await eventually(lambda: sidecar.graph.exporters["sink"].items == 1)
+
+
+async def test_requests_to_reload_that_come_meanwhile_merge_into_one_more(sidecar):
+    await sidecar.start()
+    sidecar.file.write_text(BASE.replace("1ms", "2ms"))
+    for _ in range(5):
+        sidecar.service.reloads.request()
+    first = sidecar.service.reloads.task
+    await first
+    await eventually(lambda: sidecar.service.reloads.task is not first and sidecar.service.reloads.task.done())
+    assert sidecar.service.host.reload_error == ""
 
 
 async def test_a_receiver_that_was_started_again_follows_the_next_reload_too(sidecar):
@@ -191,70 +201,11 @@ async def test_a_signal_to_reload_that_comes_during_the_start_waits_for_its_end(
     host = sidecar.service.host
     host.enter("starting")
     sidecar.file.write_text(BASE.replace("1ms", "2ms"))
-    sidecar.service.request_reload()
-    assert sidecar.service._reloading is None
+    sidecar.service.reloads.request()
+    assert sidecar.service.reloads.task is None
     sidecar.service._ready(sidecar.graph.resolved)
-    await sidecar.service._reloading
+    await sidecar.service.reloads.task
     assert sidecar.graph.exporters["sink"].config.sending_queue.batch.flush_timeout == 0.002
-
-
-async def test_a_signal_ends_a_start_that_hangs(sidecar):
-    sidecar.file.write_text(BASE.replace("{sink: {", "{sink: {hang: start, "))
-    service = sidecar.service = running.Service(
-        running.RunOptions(sources=(str(sidecar.file),), components=(Path(__file__).parent / "components",))
-    )
-    sidecar.task = asyncio.create_task(service.run(service.load().resolved))
-    await eventually(lambda: service.host.graph is not None)
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await asyncio.wait_for(sidecar.task, 5) == 0
-    assert service.host.graph.exporters["sink"].stopped
-
-
-async def test_an_error_nobody_foresaw_ends_the_start_with_the_components_name(sidecar, caplog):
-    await sidecar.start(BASE.replace("{sink: {", "{sink: {fail: true, "))
-    assert await sidecar.task == 1
-    assert 'failed to start "sink" exporter: RuntimeError' in " ".join(getattr(r, "error", "") for r in caplog.records)
-    assert sidecar.graph.exporters["sink"].stopped
-
-
-async def test_an_exporter_that_hangs_at_the_end_does_not_keep_the_process(sidecar):
-    await sidecar.start(BASE.replace("{sink: {", "{sink: {hang: stop, "))
-    await sidecar.feed(1)
-    assert await asyncio.wait_for(sidecar.stop(), 5) == 0
-    assert books(sidecar)["sink"]["delivered"] == 1
-
-
-async def test_a_signal_during_a_reload_drains_everything(sidecar):
-    await sidecar.start(TWO, drain=3)
-    await sidecar.feed(3)
-    sidecar.file.write_text(TWO.replace("sink: {", "sink: {mark: 1, ").replace("feeder: {}", "feeder: {mark: 1}"))
-    sidecar.service.request_reload()
-    await asyncio.sleep(0)
-    assert await sidecar.stop() == 0
-    shown = books(sidecar)
-    assert shown["sink"]["delivered"] == shown["sink/b"]["delivered"] == 3
-
-
-async def test_a_receiver_that_is_slow_to_close_does_not_take_the_time_to_send(sidecar):
-    text = TWO.replace("processors: []", "processors: [holder]")
-    await sidecar.start(text, drain=1)
-    await sidecar.feed(3)
-    feeder = sidecar.graph.receivers["feeder"]
-    closed = asyncio.Event()
-    feeder.stop = closed.wait
-    assert await sidecar.stop() == 0
-    assert books(sidecar)["sink"]["delivered"] == 3
-    closed.set()
-
-
-async def test_ticks_go_on_while_draining(sidecar):
-    await sidecar.start(drain=5)
-    ticks = []
-    sidecar.graph.pipelines["traces"].tick = lambda: ticks.append(sidecar.service.host.state())
-    sidecar.service._signalled()
-    await eventually(lambda: "draining" in ticks or sidecar.task.done())
-    assert "draining" in ticks
-    assert await sidecar.task == 0
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,78 +1,18 @@
-"""service.run: start, work, reload, drain."""
+"""service.run: start, work, stop."""
 
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from collector.errors import ConfigError
-from collector.model import Signal
 from collector.service import run as running
-from collector.service.run import RunOptions, Service, main, quiet
-from tests.support import batch, eventually, free_port, span, traces
+from collector.service.run import RunOptions, Service, main
+from tests.service.sidecar import BASE, COMPONENTS, books
+from tests.support import eventually, free_port
 
-COMPONENTS = Path(__file__).parent / "components"
-BASE = """
-receivers: {feeder: {}}
-processors: {batch: {}}
-exporters: {sink: {sending_queue: {batch: {flush_timeout: 1ms}}}}
-service:
-  telemetry: {metrics: {level: none}}
-  pipelines: {traces: {receivers: [feeder], processors: [batch], exporters: [sink]}}
-"""
-
-
-class Sidecar:
-    """A service that runs in this loop."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "config.yaml"
-        self.service: Service
-        self.task: asyncio.Task[int]
-
-    async def start(self, text: str = BASE, drain: float = 0.2) -> None:
-        self.file.write_text(text)
-        self.service = Service(RunOptions(sources=(str(self.file),), components=(COMPONENTS,), drain_timeout=drain))
-        resolved = self.service.load().resolved
-        assert resolved is not None
-        self.task = asyncio.create_task(self.service.run(resolved))
-        await eventually(lambda: self.service.host.state() == "running" or self.task.done())
-
-    @property
-    def graph(self):
-        return self.service.host.graph
-
-    async def reload(self, text: str) -> None:
-        self.file.write_text(text)
-        self.service.request_reload()
-        await self.service._reloading
-
-    async def feed(self, count: int = 1) -> None:
-        await self.graph.receivers["feeder"].accept[Signal.TRACES](batch(traces(*(span() for _ in range(count)))))
-
-    async def stop(self) -> int:
-        self.service._signalled()
-        return await self.task
-
-    def terms(self, name: str = "sink") -> dict[str, int]:
-        row = self.service.host.status()["accounting"]["traces"][name]
-        assert row["balance"] == 0
-        return row
-
-
-@pytest.fixture
-async def sidecar(tmp_path):
-    made = Sidecar(tmp_path)
-    yield made
-    if not made.task.done():
-        await made.stop()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(running, "QUIET", 0.05)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 async def test_a_request_goes_through_and_the_status_tells_it(sidecar):
@@ -87,24 +27,6 @@ async def test_a_request_goes_through_and_the_status_tells_it(sidecar):
     assert await sidecar.stop() == 0
     assert sidecar.graph.exporters["sink"].stopped
     assert not sidecar.graph.receivers["feeder"].running
-
-
-async def test_after_sigterm_the_applications_last_flush_is_still_taken(sidecar):
-    await sidecar.start(drain=5)
-    feeder = sidecar.graph.receivers["feeder"]
-    os.kill(os.getpid(), signal.SIGTERM)
-    await eventually(lambda: sidecar.service.host.state() == "draining")
-    assert feeder.running
-    await sidecar.feed(2)
-    assert await sidecar.task == 0
-    assert sidecar.graph.exporters["sink"].items == 2
-
-
-async def test_a_drain_ends_at_its_deadline_and_counts_what_is_left(sidecar):
-    await sidecar.start(BASE.replace("{sink: {", "{sink: {down: true, "))
-    await sidecar.feed(4)
-    assert await sidecar.stop() == 0
-    assert sidecar.terms()["dropped_shutdown"] == 4
 
 
 async def test_a_second_signal_exits_at_once(sidecar, monkeypatch):
@@ -124,69 +46,6 @@ async def test_a_port_in_use_ends_the_start_with_the_components_name(sidecar, ca
     assert sidecar.service.host.state() == "failed"
 
 
-async def test_a_reload_keeps_unchanged_components_their_counters_and_their_queues(sidecar):
-    """R-103."""
-    await sidecar.start()
-    await sidecar.feed(2)
-    sink, feeder = sidecar.graph.exporters["sink"], sidecar.graph.receivers["feeder"]
-    await sidecar.reload(BASE.replace("processors: [batch]", "processors: []"))
-    assert sidecar.graph.exporters["sink"] is sink
-    assert sidecar.graph.receivers["feeder"] is feeder
-    await sidecar.feed(3)
-    await eventually(lambda: sink.items == 5)
-    assert sidecar.terms()["accepted"] == 5
-    assert sidecar.service.host.status()["pipelines"]["traces"]["processors"] == []
-
-
-async def test_a_reload_replaces_what_changed_and_empties_the_old_queue(sidecar):
-    await sidecar.start()
-    old_sink, old_feeder = sidecar.graph.exporters["sink"], sidecar.graph.receivers["feeder"]
-    await sidecar.feed(2)
-    await sidecar.reload(BASE.replace("{sink: {", "{sink: {mark: 1, ").replace("feeder: {}", "feeder: {mark: 1}"))
-    await eventually(lambda: old_sink.stopped)
-    assert (old_sink.items, old_feeder.running) == (2, False)
-    await sidecar.feed(1)
-    await eventually(lambda: sidecar.graph.exporters["sink"].items == 1)
-    assert sidecar.terms()["accepted"] == 3
-
-
-@pytest.mark.parametrize("broken", ["receivers: {feeder: {typo: 1}}", BASE.replace("feeder: {}", "feeder: {fail: true}")])
-async def test_a_reload_that_fails_keeps_the_old_configuration_running(sidecar, broken, caplog):
-    """R-103."""
-    await sidecar.start()
-    before = sidecar.service.host.digest
-    await sidecar.reload(broken)
-    host = sidecar.service.host
-    assert host.digest == before
-    assert host.status()["last_reload_error"]
-    assert host.meters.gauge("config_last_reload_successful", "").value() == 0
-    assert sidecar.graph.receivers["feeder"].running
-    await sidecar.feed(1)
-    await eventually(lambda: sidecar.graph.exporters["sink"].items == 1)
-    await sidecar.reload(BASE.replace("1ms", "2ms"))
-    assert host.meters.gauge("config_last_reload_successful", "").value() == 1
-    assert host.status()["last_reload_error"] == ""
-
-
-async def test_a_receiver_that_gets_another_signal_starts_again(sidecar):
-    await sidecar.start()
-    await sidecar.reload(BASE.replace("pipelines: {", "pipelines: {logs: {receivers: [feeder], exporters: [sink]}, "))
-    assert set(sidecar.graph.receivers["feeder"].accept) == {Signal.TRACES, Signal.LOGS}
-    await sidecar.feed(1)
-    await eventually(lambda: sidecar.graph.exporters["sink"].items == 1)
-
-
-async def test_requests_to_reload_that_come_meanwhile_merge_into_one_more(sidecar):
-    await sidecar.start()
-    sidecar.file.write_text(BASE.replace("1ms", "2ms"))
-    for _ in range(5):
-        sidecar.service.request_reload()
-    first = sidecar.service._reloading
-    await first
-    await eventually(lambda: sidecar.service._reloading is not first and sidecar.service._reloading.done())
-    assert sidecar.service.host.reload_error == ""
-
-
 async def test_own_metrics_show_the_books(sidecar):
     """R-564."""
     import aiohttp
@@ -201,16 +60,6 @@ async def test_own_metrics_show_the_books(sidecar):
     assert 'otelcol_exporter_sent_spans_total{exporter="sink"} 3.0' in shown
     assert 'collector_items_total{exporter="sink",reason="",signal="traces",state="accepted"} 3.0' in shown
     assert 'collector_queued_items{exporter="sink",signal="traces"} 0.0' in shown
-
-
-async def test_quiet_waits_for_the_last_data_but_not_past_its_end():
-    class Busy:
-        last = float("inf")
-
-    loop = asyncio.get_running_loop()
-    start = loop.time()
-    await quiet([Busy()], start, start + 0.1)
-    assert 0.09 < loop.time() - start < 1
 
 
 def test_an_unusable_configuration_ends_with_78_and_says_where(tmp_path, capsys):
@@ -245,3 +94,42 @@ def test_a_signal_before_the_loop_runs_ends_it_too(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         main(RunOptions())
     assert exits == [0]
+
+
+async def test_an_error_in_one_tick_ends_none_of_the_next(sidecar, monkeypatch):
+    calls = []
+
+    def sized():
+        calls.append(1)
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(running, "resident_bytes", lambda: 1)
+    await sidecar.start()
+    monkeypatch.setattr(running, "resident_bytes", sized)
+    await eventually(lambda: len(calls) > 3)
+    monkeypatch.setattr(sidecar.graph.pipelines["traces"], "tick", lambda: calls.append(2) or 1 / 0)
+    await eventually(lambda: calls.count(2) > 3)
+
+
+async def test_a_signal_ends_a_start_that_hangs(sidecar):
+    sidecar.file.write_text(BASE.replace("{sink: {", "{sink: {hang: start, "))
+    service = sidecar.service = Service(RunOptions(sources=(str(sidecar.file),), components=(COMPONENTS,)))
+    sidecar.task = asyncio.create_task(service.run(service.load().resolved))
+    await eventually(lambda: service.host.graph is not None)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(sidecar.task, 5) == 0
+    assert service.host.graph.exporters["sink"].stopped
+
+
+async def test_an_error_nobody_foresaw_ends_the_start_with_the_components_name(sidecar, caplog):
+    await sidecar.start(BASE.replace("{sink: {", "{sink: {fail: true, "))
+    assert await sidecar.task == 1
+    assert 'failed to start "sink" exporter: RuntimeError' in " ".join(getattr(r, "error", "") for r in caplog.records)
+    assert sidecar.graph.exporters["sink"].stopped
+
+
+async def test_an_exporter_that_hangs_at_the_end_does_not_keep_the_process(sidecar):
+    await sidecar.start(BASE.replace("{sink: {", "{sink: {hang: stop, "))
+    await sidecar.feed(1)
+    assert await asyncio.wait_for(sidecar.stop(), 5) == 0
+    assert books(sidecar)["sink"]["delivered"] == 1
