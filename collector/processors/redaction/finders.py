@@ -10,7 +10,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+
+from collector.processors.redaction.context import is_near, with_context
 
 Span = tuple[int, int]
 Finder = Callable[[str, str], Iterable[Span]]
@@ -19,12 +20,6 @@ LEFT = r"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
 RIGHT = r"(?![A-Za-z0-9])"
 BEHIND = r"(?:(?<![A-Za-z0-9].)|(?<=\\[bfnrt].)|(?<=\\u[0-9A-Fa-f]{4}.))"
 """LEFT as asked behind the first character: a pattern that starts with a character class is searched several times faster."""
-CONTEXT_REACH = 30
-WINDOW = 60
-"""Longer than anything that is found by context, so that the cut of a neighbourhood never looks like a boundary."""
-MANY_WORDS = 200
-"""With more context words the text is searched once instead of around each of them."""
-
 _DOMAIN = re.compile(r"@((?:[\w](?:[\w\-]{0,61}\w)?\.){1,8}(?:xn--[A-Za-z0-9\-]{2,20}|[A-Za-z]{2,24}))(?![\w])")
 _LOCAL = re.compile(r"[\w%+\-.]{1,64}\Z")
 _ESCAPE_TAIL = re.compile(r"u[0-9A-Fa-f]{4}|[bfnrt]")
@@ -148,7 +143,7 @@ def us_ssn(text: str, key: str) -> Iterator[Span]:
     for match in _SSN.finditer(text):
         if _ssn_ranges(match):
             yield match.span()
-    for start, end in _with_context("us_ssn", _NINE, text, key):
+    for start, end in with_context("us_ssn", _NINE, text, key):
         if (bare := _NINE.match(text, start)) and _ssn_ranges(bare):
             yield start, end
 
@@ -178,7 +173,7 @@ def phone(text: str, key: str) -> Iterator[Span]:
             if not _FLOAT.match(match[0]):
                 yield match.span()
     yield from (match.span() for match in _NANP.finditer(text))
-    for start, end in _with_context("phone", _NATIONAL, text, key):
+    for start, end in with_context("phone", _NATIONAL, text, key):
         if 7 <= len(only_digits(text[start:end])) <= 12 and not _DATE.match(text[start:end]):
             yield start, end
 
@@ -195,45 +190,27 @@ _NINO = re.compile(LEFT + r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\
 
 def uk_nhs(text: str, key: str) -> Iterator[Span]:
     """3-3-4 digits near `nhs`, mod 11."""
-    return (span for span in _with_context("uk_nhs", _NHS, text, key) if _mod11(only_digits(text[span[0] : span[1]])))
+    return (span for span in with_context("uk_nhs", _NHS, text, key) if _mod11(only_digits(text[span[0] : span[1]])))
 
 
 def passport(text: str, key: str) -> Iterator[Span]:
     """A number of the usual forms near `passport`."""
-    return (s for s in _with_context("passport", _PASSPORT, text, key) if any(c.isdigit() for c in text[s[0] : s[1]]))
+    return (s for s in with_context("passport", _PASSPORT, text, key) if any(c.isdigit() for c in text[s[0] : s[1]]))
 
 
 def dob(text: str, key: str) -> Iterator[Span]:
     """A date near `dob`, `date of birth`, `born`, `birthday`."""
-    return _with_context("dob", _BIRTH, text, key)
+    return with_context("dob", _BIRTH, text, key)
 
 
 def uk_nino(text: str, key: str) -> Iterator[Span]:
     """`QQ123456C` near `nino` or `national insurance`."""
-    return _with_context("uk_nino", _NINO, text, key)
+    return with_context("uk_nino", _NINO, text, key)
 
 
 def _mod11(digits: str) -> bool:
     check = 11 - sum(int(d) * weight for d, weight in zip(digits, range(10, 1, -1), strict=False)) % 11
     return check % 11 == int(digits[9])
-
-
-def _with_context(name: str, pattern: re.Pattern[str], text: str, key: str) -> Iterator[Span]:
-    """Matches near a context word; only the neighbourhood of the words is searched unless the key holds one."""
-    if _in_key(name, key):
-        yield from (match.span() for match in pattern.finditer(text))
-        return
-    words = list(_words(name, text))
-    if len(words) > MANY_WORDS:
-        yield from (match.span() for match in pattern.finditer(text) if is_near(name, text, key, *match.span()))
-        return
-    done = 0
-    for word in words:
-        low, high = max(done, word.start() - CONTEXT_REACH - WINDOW), word.end() + CONTEXT_REACH + WINDOW
-        for match in pattern.finditer(text, low, high):
-            if is_near(name, text, key, *match.span()):
-                done = match.end()
-                yield match.span()
 
 
 _IPV4 = re.compile(r"(?<![\w./\-])(?:\d{1,3}\.){3}\d{1,3}(?![\w/\-]|\.\d)", re.A)
@@ -262,67 +239,6 @@ _MAC = re.compile(LEFT + r"[0-9A-Fa-f]{2}([:\-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-
 def mac(text: str, key: str) -> Iterator[Span]:
     """Six pairs of hex digits with the same separator."""
     return (match.span() for match in _MAC.finditer(text))
-
-
-_QUICK = {
-    "us_ssn": ("ssn", "social"),
-    "phone": ("phone", "mobile", "fax", "tel"),
-    "uk_nhs": ("nhs",),
-    "passport": ("passport",),
-    "dob": ("dob", "of birth", "born", "birth"),
-    "uk_nino": ("nino", "national"),
-    "iban": ("iban",),
-}
-CONTEXT = {
-    "us_ssn": r"ssn|social.?security",
-    "phone": r"phone|mobile|fax|tel(?=[^A-Za-z])",
-    "uk_nhs": r"nhs",
-    "passport": r"passport",
-    "dob": r"dob|of birth|born|birth.?da(?:te|y)",
-    "uk_nino": r"nino|national.insurance",
-    "iban": r"iban",
-}
-_WORDS = {name: re.compile(rf"(?<![A-Za-z])(?:{words})", re.I | re.A) for name, words in CONTEXT.items()}
-
-
-@lru_cache(2048)
-def _in_key(name: str, key: str) -> bool:
-    return bool(_WORDS[name].search(key + "."))
-
-
-@lru_cache(2048)
-def names_person(key: str) -> bool:
-    """Whether the last part of a key is a context word of some type: `customer.phone`, `nhs_number`."""
-    return any(_in_key(name, key.rpartition(".")[2]) for name in CONTEXT)
-
-
-def _words(name: str, text: str) -> Iterator[re.Match[str]]:
-    return matches(_WORDS[name], _QUICK[name], text)
-
-
-def matches(pattern: re.Pattern[str], words: Iterable[str], text: str) -> Iterator[re.Match[str]]:
-    """What `pattern.finditer` gives for a pattern whose every match starts with one of `words` (lower case), found by words."""
-    lower = text.replace("\u0130", "?").lower()  # the only letter whose lower case is longer
-    reach = 0
-    for start in sorted({start for word in words for start in _places(word, lower)}):
-        if start >= reach and (match := pattern.match(text, start)):
-            reach = match.end()
-            yield match
-
-
-def _places(word: str, text: str) -> Iterator[int]:
-    position = text.find(word)
-    while position >= 0:
-        yield position
-        position = text.find(word, position + 1)
-
-
-def is_near(name: str, text: str, key: str, start: int, end: int) -> bool:
-    """Whether a context word stands in the key or within 30 characters of the span."""
-    if _in_key(name, key):
-        return True
-    low, high = max(0, start - CONTEXT_REACH), end + CONTEXT_REACH
-    return any(low <= match.start() and match.end() <= high for match in _WORDS[name].finditer(text, low, high))
 
 
 def only_digits(text: str) -> str:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from collector.processors.redaction.finders import CONTEXT_REACH, Finder, Span
+from collector.processors.redaction.context import CONTEXT_REACH
+from collector.processors.redaction.finders import Finder, Span
 
 _TOKEN = re.compile(
     r"(?P<assertion>\\[bBA]|\^|\$)"

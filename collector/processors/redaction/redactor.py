@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import lru_cache
-from typing import NamedTuple
 
 from collector.otlp.scan import Scanner
 from collector.processors.redaction import json_text
 from collector.processors.redaction.actions import (
-    CHECKSUM,
     DETECT_ONLY,
     DROP_ATTRIBUTE,
     DROP_RECORD,
@@ -28,16 +23,13 @@ from collector.processors.redaction.actions import (
 )
 from collector.processors.redaction.blobs import Cut, runs
 from collector.processors.redaction.finders import Span
+from collector.processors.redaction.findings import Finding, clusters, counted, spliced
+from collector.processors.redaction.keys import is_count, is_secret_key
 from collector.processors.redaction.prefilter import Masks
 from collector.processors.redaction.views import TooDeep, back, views
 
 PASSES = 4
 NARROW_HITS = 20_000
-_IDS = re.compile(r"(?<![A-Za-z0-9])(?:call|toolu|chatcmpl|msg|resp|run|fc)[_\-][A-Za-z0-9]+(?![_\-])", re.A)
-_COUNT_KEY = re.compile(
-    r"(?:(?<![A-Za-z])(?i:length|count|tokens)|(?<=[a-z])(?:Length|Count|Tokens))$|(?i:token_?count(?:\.|$))"  # not `account`
-)
-_DIGITS = re.compile(r"[\d.\-+ ]+\Z", re.A)
 
 
 class DropAttribute(Exception):
@@ -56,16 +48,6 @@ class Report:
     failures: Counter[str] = field(default_factory=Counter)
     budget: int | None = None
     flooded: bool = False
-
-
-class Finding(NamedTuple):
-    """One span of a text; `quote`: its replacement must become a quoted JSON string; `value`: its decoded form if escaped."""
-
-    start: int
-    end: int
-    rule: Rule
-    quote: str | None = None
-    value: str | None = None
 
 
 class Redactor:
@@ -187,12 +169,12 @@ class Redactor:
         shape = json_text.shape(text) if text.lstrip()[:1] in ("{", "[") else 0
         report.detections.update({(f.start, f.end, f.rule.name): (f.rule.name, f.rule.action) for f in findings}.values())
         for _ in range(PASSES):
-            clusters = _clusters(findings, text)
-            if not clusters:
+            chosen = clusters(findings, text)
+            if not chosen:
                 return text
-            text = self._replace(text, clusters, shape, report)
+            text = self._replace(text, chosen, shape, report)
             findings = self._find(text, key, rules)
-        if not _clusters(findings, text):
+        if not clusters(findings, text):
             return text
         report.failures["error"] += 1  # each replacement brought forth another finding
         return "[REDACTED:error]"
@@ -207,9 +189,7 @@ class Redactor:
         if not found:
             return found
         markers = [m.span() for m in self._marker.finditer(text)]
-        ids = [m.span() for m in _IDS.finditer(text)] if any(f.rule.rank >= CHECKSUM for f in found) else []
-        passwords = {f.end for f in found if f.rule.name == "url_credentials"}
-        return [f for f in found if not _exempt(f, text, markers, ids, passwords)]
+        return counted(found, text, markers)
 
     def _look(self, text: str, key: str, rules: Sequence[Rule]) -> Iterable[Finding]:
         blobs = runs(text, self._blob_min) if len(text) >= 1024 else []
@@ -226,12 +206,12 @@ class Redactor:
         texts = [self._replacement(f.rule, text[f.start : f.end] if f.value is None else f.value) for f in findings]
         plain = [f.quote or "" for f in findings]
         if text.lstrip()[:1] not in ("{", "["):
-            return _spliced(text, findings, texts, plain)
+            return spliced(text, findings, texts, plain)
         bare = json_text.bare_quotes(text, [(f.start, f.end) for f in findings])
         guess = [quote if f.quote is None else f.quote for f, quote in zip(findings, bare, strict=True)]
         if not shape:  # JSON that was cut
-            return _spliced(text, findings, texts, guess)
-        results = [_spliced(text, findings, texts, quotes) for quotes in (guess, plain)]
+            return spliced(text, findings, texts, guess)
+        results = [spliced(text, findings, texts, quotes) for quotes in (guess, plain)]
         documents, result = max(((json_text.shape(each), each) for each in results), key=lambda pair: pair[0])
         if documents:
             return result
@@ -263,70 +243,3 @@ def _outside(cut: Cut, rule: Rule, key: str) -> Iterable[Span]:
 
 class OverBudget(Exception):
     """A flooded request has used up its bytes x types."""
-
-
-def _clusters(found: list[Finding], text: str) -> list[Finding]:
-    """What to replace, in order: overlapping findings go as a whole under the lowest rank, the longest, the leftmost."""
-    clusters: list[list[Finding]] = []
-    reach = 0
-    for finding in sorted(found, key=lambda f: (f.start, -f.end)):
-        if finding.rule.action == DETECT_ONLY:
-            continue
-        if clusters and finding.start < reach:
-            clusters[-1].append(finding)
-        else:
-            clusters.append([finding])
-        reach = max(reach, finding.end)
-    return [_winner(cluster, text) for cluster in clusters]
-
-
-def _winner(cluster: list[Finding], text: str) -> Finding:
-    best = min(cluster, key=lambda f: (f.rule.rank, f.start - f.end, f.start))
-    if len(cluster) == 1:
-        return best
-    value = text[best.start : best.end] if best.value is None else best.value
-    return Finding(min(f.start for f in cluster), max(f.end for f in cluster), best.rule, best.quote, value)
-
-
-def _exempt(finding: Finding, text: str, markers: list[Span], ids: list[Span], passwords: set[int]) -> bool:
-    if _inside(markers, finding.start, finding.end):
-        return True
-    if finding.rule.rank >= CHECKSUM and _inside(ids, finding.start, finding.end):
-        return True
-    # what follows a password is the host, not the domain of an e-mail address
-    return finding.rule.name == "email" and text.find("@", finding.start, finding.end) in passwords
-
-
-def _inside(spans: list[Span], start: int, end: int) -> bool:
-    position = bisect_right(spans, (start, len(spans) + end)) - 1
-    return position >= 0 and end <= spans[position][1]
-
-
-def _spliced(text: str, findings: list[Finding], texts: list[str], quotes: Sequence[str]) -> str:
-    parts, position = [], 0
-    for finding, token, quote in zip(findings, texts, quotes, strict=True):
-        parts += [text[position : finding.start], quote, token, quote]
-        position = finding.end
-    return "".join([*parts, text[position:]])
-
-
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_SECRET_KEY = re.compile(
-    r"(?:^|[^a-z0-9])(?:cookie|passw(?:or)?d|passphrase|pwd|secret|authorization|(?:api|access|private|secret)[_\-]?key"
-    r"|(?:access|private|refresh|auth|session|bearer)[_\-]?token|credential|ssn|card[_\-]?num(?:ber)?|cvv)s?(?:$|[^a-z0-9])"
-)
-
-
-@lru_cache(4096)
-def is_secret_key(key: str) -> bool:
-    """Whether an attribute or JSON key names a secret: `password`, `authorization`, `api_key`, as whole words."""
-    return bool(_SECRET_KEY.search(_CAMEL.sub("_", key).lower()))
-
-
-@lru_cache(4096)
-def is_count(key: str) -> bool:
-    """Whether the key names a length, a count or a number of tokens: never altered (R-312)."""
-    return bool(_COUNT_KEY.search(key))
-
-
-__all__ = ["DropAttribute", "DropRecord", "Finding", "Redactor", "Report", "Rule", "is_count", "is_secret_key"]

@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from collector.processors.redaction.finders import LEFT, RIGHT, Finder, Span, matches
+from collector.processors.redaction.context import matches
+from collector.processors.redaction.finders import LEFT, RIGHT, Finder, Span
 
 _UUID = r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 SHAPES: dict[str, tuple[str, str]] = {

@@ -12,8 +12,10 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from collector.processors.redaction.finders import is_public, names_person
-from collector.processors.redaction.redactor import DropAttribute, DropRecord, Redactor, Report, is_count
+from collector.processors.redaction.context import names_person
+from collector.processors.redaction.finders import is_public
+from collector.processors.redaction.keys import is_count
+from collector.processors.redaction.redactor import DropAttribute, DropRecord, Redactor, Report
 
 IDS = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
 _CLIENT_KEYS = frozenset(("client.address", "http.client_ip", "client_ip"))

@@ -85,13 +85,6 @@ def test_found(kind, text, wanted):
     assert spans(kind, text) == wanted
 
 
-def test_the_word_in_the_key_is_context_for_the_whole_value():
-    far = "x " * 60
-    assert spans("iban", f"{far}de89370400440532013000", "customer.iban") == ["de89370400440532013000"]
-    assert spans("phone", f"{far}5550123", "phone") == ["5550123"]
-    assert spans("us_ssn", f"{far}536904399 {far}000123456", "user.ssn") == ["536904399"]
-
-
 def test_two_private_keys_are_two_findings():
     pem = "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----"
     assert spans("private_key", f"{pem}\nand {pem}") == [pem, pem]
@@ -212,21 +205,3 @@ def test_no_text_makes_the_whole_redactor_slow():
 def test_literals_are_found_the_longest_first():
     find = secrets.literal_finder(["abc", "abcdef"])
     assert list(find("xabcdefx abc", "")) == [(1, 7), (9, 12)]
-
-
-@pytest.mark.parametrize("kind", ["dob", "phone", "uk_nhs", "passport", "uk_nino"])
-def test_a_text_full_of_context_words_is_searched_once_and_quickly(kind):
-    """R-303."""
-    words = {"dob": "born ", "phone": "phone ", "uk_nhs": "nhs ", "passport": "passport ", "uk_nino": "nino "}[kind]
-    values = {
-        "dob": "1980-01-02",
-        "phone": "030 1234567",
-        "uk_nhs": "943 476 5919",
-        "passport": "AB1234567",
-        "uk_nino": "AB123456C",
-    }
-    text = words * 20_000 + values[kind] + " " + words * 300 + "x" * 100 + " " + values[kind]
-    start = time.thread_time()
-    found = list(getattr(finders, kind)(text, "k"))
-    assert time.thread_time() - start < 0.5
-    assert [text[low:high] for low, high in found] == [values[kind]]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from collector.otlp.scan import ENGINES, Scanner
 from collector.processors.redaction import finders, json_text, secrets
 from collector.processors.redaction.config import RedactionConfig
+from collector.processors.redaction.keys import is_secret_key
 from collector.processors.redaction.prefilter import GROUPS, PATTERNS
-from collector.processors.redaction.redactor import is_secret_key
 from collector.processors.redaction.views import GATE
 from tests.support import span
 
