@@ -1,6 +1,7 @@
 """Field types that settings of several components share: durations, secrets, TLS blocks, queue and retry blocks.
 
 Every model forbids unknown keys and reads no type for another (`keep: no` is an error, not False), as otelcol does.
+Longer than most files: short blocks that many components share, each read on its own.
 """
 
 from __future__ import annotations

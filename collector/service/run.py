@@ -1,4 +1,7 @@
-"""Runs the service: start, ticks, swap, stop. The order of each is the list of steps in its function."""
+"""Runs the service: start, ticks, swap, stop. The order of each is the list of steps in its function.
+
+A little longer than most files: these steps share one state and are read together.
+"""
 
 from __future__ import annotations
 

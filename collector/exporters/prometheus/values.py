@@ -1,6 +1,7 @@
 """What one series holds: a number, explicit buckets, exponential buckets or quantiles. Immutable; `plus` adds two exactly.
 
-A scrape reads values while requests replace them, so none is ever changed in place.
+A scrape reads values while requests replace them, so none is ever changed in place. Longer than most files:
+the four kinds are read side by side.
 Source: opentelemetry-proto metrics.proto; Prometheus native histograms (schema -4..8).
 """
 
