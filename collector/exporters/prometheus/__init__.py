@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from google.protobuf.message import DecodeError
 from prometheus_client import Metric
+from prometheus_client.samples import Sample
 from pydantic import Field, model_validator
 
 from collector import fields
@@ -103,7 +104,7 @@ class Prometheus(Exporter):
         tls: ServerTLS | None = None
         """Serve HTTPS."""
         derived_metrics: bool = True
-        """Show metrics counted from telemetry (llm_*, pii_*) on the same page."""
+        """Show metrics counted from telemetry (llm_*, pii_*) on the same page; `job` is their service, without its namespace."""
         max_label_values: int = Field(99, ge=0)
         """Distinct values of one label in one metric, `__overflow__` included; 0 for no limit."""
 
@@ -204,7 +205,7 @@ class Prometheus(Exporter):
         return write(chain(received, derived), chosen)  # one family at a time: samples are large
 
     def _derived(self) -> list[Metric]:
-        """Derived families, without those that an application sends itself: no double count (R-505)."""
+        """Derived families of named services (R-506), without those that an application sends itself: no double count (R-505)."""
         shown = []
         for metric in self.settings.meters.derived.collect():
             if not metric.samples:
@@ -212,6 +213,7 @@ class Prometheus(Exporter):
             names = {metric.name, *(sample.name for sample in metric.samples)}
             if names.isdisjoint(self.store.claims):
                 self._hidden.discard(metric.name)
+                metric.samples = [_of_its_service(sample) for sample in metric.samples]
                 shown.append(metric)
             elif metric.name not in self._hidden:
                 self._hidden.add(metric.name)
@@ -245,6 +247,12 @@ class Prometheus(Exporter):
         if (reason, name) not in self._warned and len(self._warned) < 100:
             self._warned.add((reason, name))
             self.settings.log.warning("metric cannot be shown", extra={"reason": reason, "metric": name[:100]})
+
+
+def _of_its_service(sample: Sample) -> Sample:
+    """With `job` where the series names a service; its instance is the sidecar's, which the scraper knows."""
+    service = sample.labels.get("service")
+    return sample if service is None else sample._replace(labels={"job": service, **sample.labels})
 
 
 _stores: WeakKeyDictionary[Meters, dict[str, Store]] = WeakKeyDictionary()

@@ -173,6 +173,18 @@ async def test_a_derived_family_gives_way_to_one_that_an_application_sends_and_t
     assert under.values("llm_requests_total") == [5.0]
 
 
+async def test_derived_series_of_a_service_carry_its_job_as_received_ones_do() -> None:
+    """R-506."""
+    under = Under()
+    under.meters.counter("llm_requests", "Calls.", ("service", "model"), derived=True).add(2, "shop", "m")
+    under.meters.counter("llm_named", "Calls.", ("service", "job"), derived=True).add(3, "shop", "nightly")
+    under.meters.counter("pii_detections", "Findings.", ("pii_type",), derived=True).add(1, "email")
+    shown = under.text()
+    assert 'llm_requests_total{job="shop",model="m",service="shop"} 2.0' in shown
+    assert 'llm_named_total{job="nightly",service="shop"} 3.0' in shown
+    assert 'pii_detections_total{pii_type="email"} 1.0' in shown
+
+
 async def test_derived_metrics_can_be_switched_off() -> None:
     under = Under(derived_metrics=False)
     under.meters.counter("llm_requests", "Derived.", derived=True).add(1)
