@@ -15,11 +15,12 @@ from collector.processors.llm_cost.call import Origin, Seen, look
 from collector.processors.llm_cost.catalogue import RELEASED, Catalogue
 from collector.processors.llm_cost.dedup import Dedup
 from collector.processors.llm_cost.dialects import Dialects, text
+from collector.processors.llm_cost.layouts import Layouts
 from collector.processors.llm_cost.options import Options, PriceFile
 from collector.processors.llm_cost.plans import Plan, Plans, Quick, composer, divisor
 from collector.processors.llm_cost.prices import PriceBook
 from collector.processors.llm_cost.rates import date_ns
-from collector.processors.llm_cost.shapes import decode, encoded_names, kinds, read
+from collector.processors.llm_cost.shapes import Reading, decode, kinds
 from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN
 from collector.processors.llm_cost.tally import Call, Tally
 from collector.processors.llm_cost.usage import time_to_first_token, truth
@@ -45,7 +46,7 @@ class Accounting:
             if field != label:
                 self.dialects.add(field, [label])
         self._kinds = kinds(self.dialects.names, self._books.label_fields.values())
-        self._kind_of = encoded_names(self._kinds).get
+        self._layouts = Layouts(self._kinds)
         self._plans = Plans()
         self.thorough = False
         """Read every span without plans: slower, same result."""
@@ -57,22 +58,29 @@ class Accounting:
 
     def look(self, item: bytes, origin: Origin) -> Seen | Quick | None:
         """The call in an encoded span. Raises protobuf's DecodeError."""
-        span = decode(item)
-        reading = None if self.thorough else read(span, origin, self._kind_of)
-        if reading is None:
+        if self.thorough:
             return self._look(item, origin)
-        shape, counts, identity, first = reading
-        plan = self._plans.get(shape)
-        if plan is None:
-            seen = self._look(item, origin)
-            if seen is not None and self._plans.repeated(shape):
-                self._plans.keep(shape, self._plan(seen, first))
-            return seen
+        span = decode(item)
+        attributes = span.attributes[:]
+        reading = self._layouts.guess(attributes, span, origin)
+        plan = self._plans.get(reading[0]) if reading is not None else None
+        if plan is None or reading is None:
+            reading = self._layouts.read(attributes, span, origin)
+            plan = self._plans.get(reading[0]) if reading is not None else None
+            if plan is None or reading is None:
+                return self._learn(item, origin, reading)
+        _, counts, identity, first = reading
         trace_id = span.trace_id
         return Quick(
             plan, item, span.start, span.end, trace_id + span.span_id, trace_id + span.parent_span_id, plan.usage(counts),
             identity, first and first / plan.divisor, trace_id,
         )  # fmt: skip
+
+    def _learn(self, item: bytes, origin: Origin, reading: Reading | None) -> Seen | None:
+        seen = self._look(item, origin)
+        if seen is not None and reading is not None and self._plans.repeated(reading[0]):
+            self._plans.keep(reading[0], self._plan(seen, reading[3]))
+        return seen
 
     def _look(self, item: bytes, origin: Origin) -> Seen | None:
         return look(item, origin, self.dialects, self._rules)

@@ -89,7 +89,8 @@ class Plans:
         """Whether it was there before; from now on it was."""
         if shape in self._known:
             return True
-        if len(shape) <= _WIDEST and sum(len(part) for part in shape if isinstance(part, str | bytes)) <= _LONGEST:
+        _, _, name, written, same = shape
+        if len(written) + len(same) <= _WIDEST and sum(map(len, (name, *written, *same))) <= _LONGEST:
             if len(self._known) >= _MOST:
                 del self._known[next(iter(self._known))]
             self._known[shape] = None
