@@ -112,8 +112,8 @@ class Destination:
         parts = cut(payload, LARGEST_SEND)
         outcome = Outcome(len(parts)) if self.waits else None
         for part in parts:
-            self.queue.add(Record(part, outcomes=[outcome] if outcome else []))
-        self._changed()
+            if self.queue.add(Record(part, outcomes=[outcome] if outcome else [])):
+                self._wake.set()
         return outcome
 
     def _turned_away(self, payload: Payload, reason: str) -> Outcome | None:
@@ -130,6 +130,7 @@ class Destination:
             if record is None:
                 return
             self._finish(record, "queue_full", Refused(_FULL, after=1, reason="queue_full"))
+            self._space.set()
 
     def start(self) -> None:
         """Begin to send."""

@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from collector.fields import Queue
@@ -82,12 +83,32 @@ def _first(heap: list[_Entry]) -> _Entry | None:
     return heap[0] if heap else None
 
 
+class _Lane:
+    """Records of one signal that are ready to be sent, in order; `measured` is what they hold in units of the batch's sizer."""
+
+    __slots__ = ("_measure", "measured", "records")
+
+    def __init__(self, measure: Callable[[Record], int]) -> None:
+        self.records: deque[Record] = deque()
+        self.measured = 0
+        self._measure = measure
+
+    def push(self, record: Record, *, front: bool) -> None:
+        (self.records.appendleft if front else self.records.append)(record)
+        self.measured += self._measure(record)
+
+    def pop(self) -> Record:
+        record = self.records.popleft()
+        self.measured -= self._measure(record)
+        return record
+
+
 class RecordQueue:
     """`room` answers whether more fits, `next` what is due; times are monotonic seconds."""
 
     def __init__(self, settings: Queue, max_bytes: int) -> None:
         self.settings, self.max_bytes = settings, max_bytes
-        self._ready: dict[Signal, deque[Record]] = {signal: deque() for signal in Signal}
+        self._ready = {signal: _Lane(self._measure) for signal in Signal}
         self._later: list[_Entry] = []  # heap by due time
         self._ages: list[_Entry] = []  # the same records, heap by age; entries whose turn is over are skipped in both
         self._delayed = 0
@@ -97,7 +118,7 @@ class RecordQueue:
 
     def __len__(self) -> int:
         """Records that wait, without those in flight."""
-        return sum(map(len, self._ready.values())) + self._delayed
+        return sum(len(lane.records) for lane in self._ready.values()) + self._delayed
 
     def used(self) -> int:
         """Fill level in units of `sizer`."""
@@ -109,11 +130,12 @@ class RecordQueue:
             return True
         return self.used() < self.settings.queue_size and self.bytes + size + _OVERHEAD <= self.max_bytes
 
-    def add(self, record: Record, *, front: bool = False) -> None:
-        """Charge a record and let it wait."""
-        queue = self._ready[record.payload.signal]
-        (queue.appendleft if front else queue.append)(record)
+    def add(self, record: Record, *, front: bool = False) -> bool:
+        """Charge a record and let it wait. False when it changes nothing about what is due when: it joins others that wait."""
+        lane = self._ready[record.payload.signal]
+        lane.push(record, front=front)
         self._charge(record, 1)
+        return len(lane.records) == 1 or front or self._fill_wait(lane) <= 0
 
     def leave(self, record: Record) -> None:
         """A record is decided: its room is free."""
@@ -141,7 +163,7 @@ class RecordQueue:
 
     def pop_oldest(self) -> Record | None:
         """Take out the record that was accepted first; None when all are in flight."""
-        waiting = [queue[0] for queue in self._ready.values() if queue]
+        waiting = [lane.records[0] for lane in self._ready.values() if lane.records]
         if (delayed := _first(self._ages)) is not None:
             waiting.append(delayed[2])
         if not waiting:
@@ -151,7 +173,7 @@ class RecordQueue:
             self._delayed -= 1
             oldest.turn = 0
         else:
-            self._ready[oldest.payload.signal].popleft()
+            self._ready[oldest.payload.signal].pop()
         return oldest
 
     def next(self, now: float, *, flush: bool, turn: list[Signal] | None = None) -> tuple[Record | None, float | None]:
@@ -163,32 +185,32 @@ class RecordQueue:
             record = heapq.heappop(self._later)[2]
             record.turn = 0
             self._delayed -= 1
-            self._ready[record.payload.signal].appendleft(record)
+            self._ready[record.payload.signal].push(record, front=True)
         waits = [] if entry is None else [entry[0] - now]
         for signal in self._ready if turn is None else turn:
-            if queue := self._ready[signal]:
+            lane = self._ready[signal]
+            if lane.records:
                 if turn is not None:
-                    return queue.popleft(), None
-                wait = 0.0 if flush else self._fill_wait(queue, now)
+                    return lane.pop(), None
+                wait = 0.0 if flush else self._fill_wait(lane, now)
                 if wait <= 0:
-                    return self._join(queue), None
+                    return self._join(lane), None
                 waits.append(wait)
         return None, max(min(waits), 0.001) if waits else None
 
-    def _fill_wait(self, queue: deque[Record], now: float) -> float:
-        batch, first = self.settings.batch, queue[0]
-        if first.alone or first.outcomes or batch.flush_timeout <= 0:
+    def _fill_wait(self, lane: _Lane, now: float | None = None) -> float:
+        """Seconds until its first record is due; without `now`, more than 0 when time alone decides."""
+        batch, first = self.settings.batch, lane.records[0]
+        if first.alone or first.outcomes or batch.flush_timeout <= 0 or lane.measured >= batch.min_size:
             return 0.0
-        if sum(self._measure(record) for record in itertools.islice(queue, 1024)) >= batch.min_size:
-            return 0.0
-        return first.payload.born + batch.flush_timeout - now
+        return batch.flush_timeout if now is None else first.payload.born + batch.flush_timeout - now
 
     def _measure(self, record: Record) -> int:
         sizer = self.settings.batch.sizer
         return record.payload.items if sizer == "items" else len(record.payload.data) if sizer == "bytes" else 1
 
-    def _join(self, queue: deque[Record]) -> Record:
-        first = queue.popleft()
+    def _join(self, lane: _Lane) -> Record:
+        first, queue = lane.pop(), lane.records
         if first.alone:
             return first
         parts, size, measured = [first], len(first.payload.data), self._measure(first)
@@ -198,7 +220,7 @@ class RecordQueue:
             measured += self._measure(queue[0])
             if size > LARGEST_SEND or (most and measured > most):
                 break
-            parts.append(queue.popleft())
+            parts.append(lane.pop())
         if len(parts) == 1:
             return first
         payloads = [part.payload for part in parts]

@@ -39,10 +39,25 @@ def test_every_record_leaves_exactly_once_whatever_happens_in_between(seed):
             queue.hasten(now + 0.5)
         assert len(queue) + len(flying) + len(gone) == made
         assert queue.records == len(queue) + len(flying)
+        for lane in queue._ready.values():
+            assert lane.measured == sum(map(queue._measure, lane.records))
     while (found := queue.next(now + 100, flush=True)[0]) is not None:
         flying.append(found)
     assert len(queue) == 0
     assert len({id(each) for each in (*flying, *gone)}) == made
+
+
+def test_only_a_record_that_may_make_something_due_earlier_wakes_the_sender():
+    queue = RecordQueue(Queue.model_validate({"batch": {"sizer": "items", "min_size": 3, "flush_timeout": "1s"}}), 1 << 40)
+    assert [queue.add(record(born)) for born in (0.0, 0.1, 0.2, 0.3)] == [True, False, True, True]
+    assert queue.next(0.4, flush=False)[0].payload.items == 4
+    assert queue.add(record(0.5))
+    assert queue.next(0.5, flush=False) == (None, 1.0)
+    assert not queue.add(record(0.6))
+    assert queue.add(record(0.7), front=True)
+    waited = Record(Payload(Signal.LOGS, b"x", 1, 0.8), outcomes=[object()])
+    assert queue.add(waited)
+    assert queue.add(record(0.9, Signal.LOGS)), "its client waits"
 
 
 def test_the_oldest_goes_first_wherever_it_waits():
