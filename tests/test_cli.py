@@ -176,6 +176,16 @@ def test_without_configuration_run_says_how_to_look_around(
     assert [options.sources for options in started] == [(str(tmp_path / "b.yaml"),), ("env:C",)]
 
 
+@pytest.mark.parametrize("command", ["validate", "print-config"])
+def test_without_configuration_a_check_says_how_to_name_one(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "DEFAULT_FILES", ("/nowhere/config.yaml",))
+    result = cli(command)
+    assert result.exit_code == 2
+    assert f"otel-sidecar {command} FILE" in result.output
+    assert f"otel-sidecar {command} --dev" in result.output
+    assert "run" not in result.output
+
+
 def test_the_exit_code_of_run_is_that_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector.service.run, "main", lambda options: 1)
     assert cli("--config=a").exit_code == 1
@@ -312,7 +322,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
     def answer(self, body: str) -> None:
         self.server.asked.append((self.path, body))
-        self.send_response(self.server.code)
+        self.send_response(self.server.codes.get(self.path, self.server.code))
         self.end_headers()
         self.wfile.write(ANSWER.encode())
 
@@ -323,7 +333,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Any]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as found:
-        found.asked, found.code = [], 200  # type: ignore[attr-defined]
+        found.asked, found.code, found.codes = [], 200, {}  # type: ignore[attr-defined]
         found.place = f"127.0.0.1:{found.server_address[1]}"  # type: ignore[attr-defined]
         thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -383,7 +393,7 @@ def test_send_posts_a_trace_and_a_log_record(server: Any) -> None:
     result = cli("send", "--endpoint", f"http://{server.place}", "--count", "2", "--error")
     assert result.exit_code == 0
     assert [path for path, _ in server.asked] == ["/v1/traces", "/v1/logs"] * 2
-    assert result.output.count("sent 3 spans") == 2
+    assert result.output.count("sent    3 spans") == 2
     assert "-> 200" in result.output
     spans = json.loads(server.asked[0][1])["resourceSpans"][0]["scopeSpans"][0]["spans"]
     assert spans[1]["status"]["code"] == 2
@@ -398,6 +408,21 @@ def test_send_fails_when_the_answer_is_not_200_or_missing(server: Any) -> None:
     assert "no answer from 127.0.0.1:1: Connection refused" in result.output
     assert "otel-sidecar run --dev" in result.output
     assert cli("send", "--endpoint", "ftp://x").exit_code == 2
+
+
+def test_send_skips_what_no_pipeline_takes_and_says_so(server: Any) -> None:
+    server.codes = {"/v1/logs": 404}
+    result = cli("send", "--endpoint", server.place)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[1] == "skipped 1 log record no pipeline takes logs"
+    assert [each["skipped"] for each in json.loads(cli("send", "--endpoint", server.place, "--json").output)["sent"]] == [
+        False,
+        True,
+    ]
+    server.codes = {"/v1/traces": 404, "/v1/logs": 404}
+    result = cli("send", "--endpoint", server.place)
+    assert result.exit_code == 1
+    assert result.output.count("failed ") == 2
 
 
 def test_send_to_a_grpc_port_says_so_in_plain_words() -> None:

@@ -18,8 +18,8 @@ from collector.config.load import Loaded, Problem, Resolved, failure, load
 from collector.errors import ConfigError
 
 
-def _load(given: Sequence[str], sets: Sequence[str], dev: bool, relax: bool, folders: Sequence[str]) -> Loaded:
-    chosen = places.sources(given, dev)
+def _load(command: str, given: Sequence[str], sets: Sequence[str], dev: bool, relax: bool, folders: Sequence[str]) -> Loaded:
+    chosen = places.sources(given, dev, command)
     try:
         catalog = Catalog([Path(folder) for folder in folders])
     except ConfigError as error:
@@ -51,7 +51,7 @@ def validate(
 ) -> None:
     """Check FILES (`-` = standard input, also --config): every problem of all sources at once. Opens no port."""
     places.note_gates(feature_gates)
-    loaded = _load((*sources, *files), sets, dev, relax_unset_env, folders)
+    loaded = _load("validate", (*sources, *files), sets, dev, relax_unset_env, folders)
     failed = bool(loaded.errors) or (strict and bool(loaded.warnings))
     if as_json:
         lists = {name: [p.to_json() for p in getattr(loaded, name)] for name in ("errors", "warnings", "notes")}
@@ -106,7 +106,7 @@ def print_config(
     from collector.config import printing
 
     places.note_gates(feature_gates)
-    loaded = _load((*sources, *files), sets, dev, relax_unset_env, folders)
+    loaded = _load("print-config", (*sources, *files), sets, dev, relax_unset_env, folders)
     if loaded.errors and (check or not loaded.merged or mode == "redacted"):
         # Without checked settings nobody knows which values are secrets, so nothing is shown as redacted.
         _errors(loaded.errors)

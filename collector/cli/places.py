@@ -11,10 +11,15 @@ import click
 import collector
 
 DEFAULT_FILES = ("/etc/otel-sidecar/config.yaml", "/etc/otelcol/config.yaml")
+_HINTS = {
+    "run": ("give --config FILE", "To look around without one"),
+    "validate": ("write otel-sidecar validate FILE", "To check the built-in one for development"),
+    "print-config": ("write otel-sidecar print-config FILE", "To see the built-in one for development"),
+}
 
 
-def sources(given: Sequence[str], dev: bool) -> tuple[str, ...]:
-    """The `--config` sources in force. Raises click.UsageError (exit code 2) when there is none."""
+def sources(given: Sequence[str], dev: bool, command: str = "run") -> tuple[str, ...]:
+    """The `--config` sources in force. Raises click.UsageError (exit code 2), fit for `command`, when there is none."""
     first = (str(development()),) if dev else ()
     if given or dev:
         return (*first, *given)
@@ -23,9 +28,10 @@ def sources(given: Sequence[str], dev: bool) -> tuple[str, ...]:
     for path in DEFAULT_FILES:
         if Path(path).is_file():
             return (path,)
+    give, look = _HINTS[command]
     raise click.UsageError(
-        f"no configuration: give --config FILE, set OTEL_SIDECAR_CONFIG or put one at {DEFAULT_FILES[0]}.\n"
-        "To look around without one: otel-sidecar run --dev"
+        f"no configuration: {give}, set OTEL_SIDECAR_CONFIG or put one at {DEFAULT_FILES[0]}.\n"
+        f"{look}: otel-sidecar {command} --dev"
     )
 
 

@@ -163,7 +163,9 @@ def _tell(error: ErrorDetails, model: type[BaseModel], node: Node, prefix: _Path
         report.add("C005", _key_mark(node, path), (*prefix, *path), f"'{name}' is missing {missing}", f"add {missing}: ...")
     else:
         code, message, hint = _describe(error, found)
-        mark = _named_key(message, found) or found.mark
+        quoted = _quoted(message, found)
+        path, name = ((*path, quoted), f"{name}::{quoted}") if quoted else (path, name)
+        mark = _named_key(message, found) or (found.value[quoted] if quoted else found).mark
         report.add(code, mark, (*prefix, *path), f"'{name}' {message}", hint)
 
 
@@ -205,6 +207,13 @@ def _named_key(message: str, found: Node) -> Mark | None:
     """The mark of the key that a model's own check names first (`tpm is not supported: ...`)."""
     word = message.split(" ", 1)[0].strip("':`\"")
     return found.keys.get(word.split(".")[0])
+
+
+def _quoted(message: str, found: Node) -> str | None:
+    """The key whose value a model's own check quotes first (`'foo' is not an address ...`)."""
+    children = found.value.items() if isinstance(found.value, dict) else ()
+    named = [key for key, child in children if isinstance(child.value, str) and message.startswith(f"{child.value!r} ")]
+    return named[0] if len(named) == 1 else None
 
 
 def _key_mark(node: Node, path: _Path) -> Mark:

@@ -116,14 +116,20 @@ def unfold(node: Node) -> Node:
 
 
 def merge(first: Node, second: Node, *, top: bool = False) -> Node:
-    """Mappings merge deeply; lists and scalars of the second replace; a null erases (except an empty source)."""
+    """Mappings merge deeply; lists and scalars of the second replace; a null erases (except an empty source).
+
+    What is replaced stands where the second wrote it; a mapping that both write stands where the first named it.
+    """
     if top and second.value is None:
         return first
     if not isinstance(first.value, dict) or not isinstance(second.value, dict):
         return second
     out = Node(first.mark if first.value else second.mark, dict(first.value), {**first.keys, **second.keys})
     for key, child in second.value.items():
-        out.value[key] = merge(first.value[key], child) if key in first.value else child
+        before = first.value.get(key)
+        out.value[key] = child if before is None else merge(before, child)
+        if before is not None and isinstance(before.value, dict) and isinstance(child.value, dict):
+            out.keys[key] = first.keys[key]
     return out
 
 

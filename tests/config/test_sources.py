@@ -134,5 +134,22 @@ def test_errors_of_several_files_name_each_file(load_text: Load) -> None:
     assert loaded.errors[2].text().startswith("--set processors.shape.switch: 'processors::shape::switch' expected type 'bool'")
 
 
+def test_what_set_wrote_is_told_at_set_though_a_whole_block_is_wrong(load_text: Load) -> None:
+    text = BASE.replace("{intake: {}}", "{otlp: {protocols: {grpc: {endpoint: 'localhost:4317'}}}}").replace("[intake]", "[otlp]")
+    (problem,) = load_text(text, sets=["receivers.otlp.protocols.grpc.endpoint=nowhere"]).errors
+    assert problem.text().startswith(
+        "--set receivers.otlp.protocols.grpc.endpoint: 'receivers::otlp::protocols::grpc::endpoint' 'nowhere' is not an address"
+    )
+    (problem,) = load_text(text.replace("'localhost:4317'", "nowhere")).errors
+    assert (Path(problem.file).name, problem.line, problem.column) == ("a.yaml", 1, 49)
+
+
+def test_a_block_stands_where_it_was_named_though_set_changes_a_part_of_it(load_text: Load) -> None:
+    text = BASE.replace("outlet", "otlp")
+    (note,) = load_text(text, sets=["exporters.otlp.endpoint=localhost:1"]).notes
+    assert "older name" in note.message
+    assert (Path(note.file).name, note.line) == ("a.yaml", 3)
+
+
 def test_set_reaches_the_settings(load_text: Load) -> None:
     assert shape(load_text(BASE, sets=["processors.shape.inner.count=7"])).inner.count == 7
