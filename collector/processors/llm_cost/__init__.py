@@ -6,13 +6,14 @@ Example:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from collector.component import Processor, Settings
-from collector.model import Batch, Scope, Signal
+from collector.model import Batch, Group, Scope, Signal
 from collector.otlp.scan import EngineFailed, Scanner
 from collector.processors.llm_cost.accounting import Accounting
 from collector.processors.llm_cost.call import Origin, Seen, origin_of
@@ -47,10 +48,13 @@ class LlmCost(Processor):
         if not positions:
             return batch
         self._accounting.begin(now)
-        changed = False
+        changed, settle, settle_quick = False, self._accounting.settle, self._accounting.settle_quick
         for _, _, _, call, scope, index in sorted(self._read(batch, positions)):
-            step = self._accounting.settle_quick if isinstance(call, Quick) else self._accounting.settle
-            stamped = self._guarded(step, call, now)
+            try:
+                stamped = settle_quick(call, now) if isinstance(call, tuple) else settle(call, now)
+            except Exception as error:
+                self._spare(error)
+                continue
             if stamped is not None:
                 scope.items[index] = stamped
                 changed = True
@@ -94,28 +98,34 @@ class LlmCost(Processor):
             return list(range(len(items)))
 
     def _read(self, batch: Batch, positions: list[int]) -> Iterator[_Found]:
-        offset, at, look = 0, 0, self._accounting.look
+        offset, first, look = 0, 0, self._accounting.look
         for group in batch.groups:
             for scope in group.scopes:
                 end = offset + len(scope.items)
-                origin = None
-                while at < len(positions) and positions[at] < end:
-                    if origin is None:
-                        origin = self._guarded(origin_of, group.header, scope.header) or _NOBODY
-                    index = positions[at] - offset
-                    call = self._guarded(look, scope.items[index], origin)
-                    if call is not None:
-                        yield call.end, -call.start, at, call, scope, index
-                    at += 1
-                offset = end
+                beyond = bisect_left(positions, end, first)
+                origin = self._origin(group, scope) if beyond > first else _NOBODY
+                for position in positions[first:beyond]:
+                    index = position - offset
+                    try:
+                        call = look(scope.items[index], origin)
+                    except Exception as error:
+                        self._spare(error)
+                        continue
+                    if isinstance(call, tuple):
+                        yield call[0], -call[1], position, call, scope, index
+                    elif call is not None:
+                        yield call.end, -call.start, position, call, scope, index
+                first, offset = beyond, end
 
-    def _guarded(self, step: Any, *arguments: Any) -> Any:
-        """One span's defect must not cost the batch: it leaves as it came, counted."""
+    def _origin(self, group: Group, scope: Scope) -> Origin:
         try:
-            return step(*arguments)
-        except DecodeError:
-            self._accounting.counters.errors.add(1)
+            return origin_of(group.header, scope.header)
         except Exception as error:
-            self._accounting.counters.errors.add(1)
+            self._spare(error)
+            return _NOBODY
+
+    def _spare(self, error: Exception) -> None:
+        """One span's defect must not cost the batch: it leaves as it came, counted."""
+        self._accounting.counters.errors.add(1)
+        if not isinstance(error, DecodeError):
             self._accounting.complaints.defect(type(error).__name__)
-        return None

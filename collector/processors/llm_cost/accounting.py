@@ -22,7 +22,7 @@ from collector.processors.llm_cost.prices import PriceBook
 from collector.processors.llm_cost.rates import date_ns
 from collector.processors.llm_cost.shapes import Reading, decode, kinds
 from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN
-from collector.processors.llm_cost.tally import Call, Tally
+from collector.processors.llm_cost.tally import Tally
 from collector.processors.llm_cost.usage import time_to_first_token, truth
 from collector.processors.llm_cost.verdict import Verdict, judge, moment, name_of, resolve, why
 
@@ -71,9 +71,9 @@ class Accounting:
                 return self._learn(item, origin, reading)
         _, counts, identity, first = reading
         trace_id = span.trace_id
-        return Quick(
-            plan, item, span.start, span.end, trace_id + span.span_id, trace_id + span.parent_span_id, plan.usage(counts),
-            identity, first and first / plan.divisor, trace_id,
+        own, parent = trace_id + span.span_id, trace_id + span.parent_span_id
+        return (
+            span.end, span.start, plan, item, own, parent, plan.usage(counts), identity, first and first / plan.divisor, trace_id,
         )  # fmt: skip
 
     def _learn(self, item: bytes, origin: Origin, reading: Reading | None) -> Seen | None:
@@ -108,43 +108,42 @@ class Accounting:
 
     def settle_quick(self, quick: Quick, now: float) -> bytes | None:
         """As `settle`, for a span that has a plan."""
-        plan, usage, amount = quick.plan, quick.usage, None
-        at = quick.start if 0 < quick.start <= self._arrival else moment(quick.start, now)
+        _, start, plan, item, own, parent, usage, identity, _, _ = quick
+        at = start if 0 < start <= self._arrival else moment(start, now)
         if usage is None:
             if not plan.calls:
-                self._dedup.climb(quick.own, quick.parent, now)
-            elif self._dedup.call(quick.own, quick.parent, now):
+                self._dedup.climb(own, parent, now)
+            elif self._dedup.call(own, parent, now):
                 self._count_quick(quick, None, at)
             return None
-        entry = plan.price(at, self._book) if plan.split else None
+        entry, amount = plan.price(at, self._book) if plan.split else None, None
         if entry is not None:
             if not plan.complete and (entry.partial or entry.lacks(usage)):
-                return self._settle_thoroughly(quick, now)
+                return self._settle_thoroughly(item, plan.origin, now)
             amount = entry.price(usage)
-        kind = self._dedup.usage(quick.own, quick.parent, known_as(plan.provider, quick.identity), plan.rollup, now)
+        kind = self._dedup.usage(own, parent, known_as(plan.provider, identity), plan.rollup, now)
         if not kind:
             self._count_quick(quick, amount, at)
         elif self._again(kind, plan.labels[0]):
-            return quick.item + ROLLUP
+            return item + ROLLUP
         if amount is None or entry is None:
             return None
         if plan.stamp is not None:
-            return quick.item + plan.stamp.of(amount)
-        return quick.item + encoded(usage, computed(plan.resolved, entry, amount), amount, plan.sets)
+            return item + plan.stamp.of(amount)
+        return item + encoded(usage, computed(plan.resolved, entry, amount), amount, plan.sets)
 
-    def _settle_thoroughly(self, quick: Quick, now: float) -> bytes | None:
-        seen = self._look(quick.item, quick.plan.origin)
+    def _settle_thoroughly(self, item: bytes, origin: Origin, now: float) -> bytes | None:
+        seen = self._look(item, origin)
         return self.settle(seen, now) if seen is not None else None
 
     def _count_quick(self, quick: Quick, amount: float | None, at: int) -> None:
-        plan, books = quick.plan, self._books
+        end, start, plan, _, _, _, usage, _, first, trace_id = quick
         key = (plan, amount is None)
-        tally = books.tally(key)
+        tally = self._books.tally(key)
         if tally is None:
             source, reason = ("", plan.reason) if amount is None else ("computed", "")
-            tally = books.open(key, Tally(plan.labels, plan.status, source, reason, plan.name, plan.limited))
-        duration = (quick.end - quick.start) / 1e9 if quick.end > quick.start else 0.0
-        books.add(Call(tally, at, duration, quick.first, quick.usage, amount, quick.trace_id))
+            tally = self._books.open(key, Tally(plan.labels, plan.status, source, reason, plan.name, plan.limited))
+        self._books.add((tally, at, (end - start) / 1e9 if end > start else 0.0, first, usage, amount, trace_id))
 
     def settle(self, seen: Seen, now: float) -> bytes | None:
         """Count the call if it is new; the span's new bytes, None when it stays as it is."""
@@ -177,12 +176,12 @@ class Accounting:
         labels, status = self._books.labels(seen, verdict.resolved), seen.status
         reason = verdict.reason or ("no_unit_price" if verdict.partial else "")
         limited = status != "success" and seen.rate_limited
-        tally = self._books.open(object(), Tally(labels, status, verdict.source, reason, name_of(seen), limited))
         if verdict.mismatch:
             self.counters.mismatch.add(1, *labels[1:3])
         first = time_to_first_token(seen.found, seen.origin.scope)
-        at = moment(seen.start, now)
-        self._books.add(Call(tally, at, seen.duration, first, seen.usage, verdict.amount, seen.span.trace_id))
+        at, name, trace_id = moment(seen.start, now), name_of(seen), seen.span.trace_id
+        tally = self._books.open(object(), Tally(labels, status, verdict.source, reason, name, limited))
+        self._books.add((tally, at, seen.duration, first, seen.usage, verdict.amount, trace_id))
 
     def _file(self) -> PriceFile:
         if not self._options.prices_file:

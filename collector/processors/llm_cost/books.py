@@ -10,7 +10,7 @@ from collector.processors.llm_cost.counters import Aliases, Counters
 from collector.processors.llm_cost.options import LABELS, Options, label_name
 from collector.processors.llm_cost.prices import Resolved
 from collector.processors.llm_cost.spend import Spend
-from collector.processors.llm_cost.tally import Call, Tally
+from collector.processors.llm_cost.tally import Call, Tally, tokens
 from collector.processors.llm_cost.unpriced import Complaints
 
 FIELDS_AS_LABELS = ("user", "team", "agent")
@@ -50,14 +50,14 @@ class Books:
 
     def add(self, call: Call) -> None:
         """Count one call."""
-        tally, amount = call.tally, call.amount
+        tally, _, _, _, usage, amount, _ = call
         tally.calls.append(call)
         self._keep(call)
         if amount is not None and amount > self._high:
             self.counters.high_cost.add(1, *tally.labels)
             self._log.warning(
                 "LLM call cost more than %g USD: model %s, cost %.6f USD, %d tokens, service %s",
-                self._high, tally.labels[2], amount, call.tokens()[2], tally.labels[0],
+                self._high, tally.labels[2], amount, tokens(usage)[2], tally.labels[0],
             )  # fmt: skip
 
     def close(self, now: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum
 
 from collector.meters import Instrument, Meters
 from collector.processors.llm_cost.tally import Tally
@@ -56,7 +55,7 @@ class Counters:
         if tally.told:
             self._count_tokens(tally)
         if tally.amounts:
-            self.cost.add(fsum(tally.amounts), *labels, tally.source)
+            self.cost.add(tally.cost, *labels, tally.source)
             self.per_request.observe_many(tally.amounts, *labels)
         if tally.reason:
             self.unpriced.add(len(tally.latencies), *labels[:2], tally.name[:128], *labels[3:], tally.reason)
@@ -102,4 +101,4 @@ class Aliases:
         self._duration.observe_many(tally.latencies, *labels)
         self._tokens.add(tally.prompt, *labels, "prompt")
         self._tokens.add(tally.output, *labels, "completion")
-        self._cost.add(fsum(tally.amounts), *labels)
+        self._cost.add(tally.cost, *labels)

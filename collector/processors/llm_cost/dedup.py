@@ -42,14 +42,12 @@ class Generations(Generic[K]):
     def mark(self, key: K, bits: int, now: float) -> int:
         """Add marks; returns those that were there."""
         young, earlier = self._young, self._old.get(key, 0)
-        had = young.get(key)
-        if had is not None:
-            young[key] = had | bits
-            return had | earlier
-        if len(young) >= self._half:
+        had = young.get(key, 0)
+        if not had and len(young) >= self._half:
             self._turn(now, early=True)
-        self._young[key] = bits
-        return earlier
+            young = self._young
+        young[key] = had | bits
+        return had | earlier
 
     def _turn(self, now: float, *, early: bool) -> None:
         if early:
@@ -82,13 +80,13 @@ class Dedup:
         marks, above = self._of(own), self._of(parent)
         if marks & COUNTED:
             return "resent"
-        if call_id is not None and len(call_id[1]) < _SHORT_ID:
-            call_id = None
-        seen = call_id is not None and self._ids.mark(call_id, 1, now) != 0
-        kind = _kind(marks, above, call_id is not None and not rollup, seen)
+        identified = call_id is not None and len(call_id[1]) >= _SHORT_ID
+        seen = call_id is not None and identified and self._ids.mark(call_id, 1, now) != 0
+        kind = _kind(marks, above, identified and not rollup, seen) if marks or above or seen else ""
         if not kind:
-            self.marks.mark(own, COUNTED if call_id is not None else COUNTED | NO_ID, now)
-        self.below(parent, USAGE_BELOW, now)
+            self.marks.mark(own, COUNTED if identified else COUNTED | NO_ID, now)
+        if len(parent) > _TRACE_ID:
+            self.marks.mark(parent, USAGE_BELOW, now)
         return kind
 
     def _of(self, span: bytes) -> int:

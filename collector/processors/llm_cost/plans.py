@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from collector.processors.llm_cost.attributes import Stamp, stamp_for
 from collector.processors.llm_cost.call import Origin, Seen
@@ -59,19 +58,11 @@ class Plan:
         return entry
 
 
-class Quick(NamedTuple):
-    """A span that has a plan. `own` and `parent` as in Seen."""
+Quick = tuple[int, int, Plan, bytes, bytes, bytes, Usage | None, str | None, float | None, bytes]
+"""A span that has a plan: end, start, plan, item, own, parent (as in Seen), usage, response id, time to first token, trace id.
 
-    plan: Plan
-    item: bytes
-    start: int
-    end: int
-    own: bytes
-    parent: bytes
-    usage: Usage | None
-    identity: str | None
-    first: float | None
-    trace_id: bytes
+A plain tuple, because it is made and taken apart for every call.
+"""
 
 
 class Plans:

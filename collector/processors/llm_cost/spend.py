@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import fsum
 from typing import Any
 
-from collector.processors.llm_cost.tally import Call, Tally
+from collector.processors.llm_cost.tally import Call, Tally, tokens
 
 _MODELS, _HOURS = 500, 24 * 7
 _HOUR = 3600 * 10**9
@@ -37,8 +36,8 @@ class Sum:
         self.prompt += tally.prompt
         self.completion += tally.output
         self.tokens += tally.tokens
-        self.duration += fsum(tally.latencies)
-        self.cost += fsum(tally.amounts)
+        self.duration += tally.duration
+        self.cost += tally.cost
         self.unpriced += tally.unpriced
 
 
@@ -60,12 +59,12 @@ class Spend:
         if model not in self._models and len(self._models) >= _MODELS:
             model = "other"
         self._models.setdefault(model, Sum()).add(tally)
-        hours = {call.at // _HOUR for call in tally.calls}
-        if len(hours) == 1:
-            self._book_hour(hours.pop(), tally.prompt, tally.output, tally.tokens)
+        hour = min(tally.starts) // _HOUR
+        if hour == max(tally.starts) // _HOUR:
+            self._book_hour(hour, tally.prompt, tally.output, tally.tokens)
         else:
-            for call in tally.calls:
-                self._book_hour(call.at // _HOUR, *call.tokens())
+            for _, at, _, _, usage, _, _ in tally.calls:
+                self._book_hour(at // _HOUR, *tokens(usage))
 
     def _book_hour(self, hour: int, prompt: int, output: int, total: int) -> None:
         sums = self._hours.setdefault(hour, [0, 0, 0])
@@ -118,16 +117,17 @@ class Spend:
 
 
 def _shown(call: Call) -> dict[str, Any]:
-    prompt, output, total = call.tokens()
-    service, provider, model = call.tally.labels[:3]
+    tally, at, duration, _, usage, amount, trace_id = call
+    prompt, output, total = tokens(usage)
+    service, provider, model = tally.labels[:3]
     return {
-        "timestamp": datetime.fromtimestamp(call.at / 1e9, UTC).isoformat(),
+        "timestamp": datetime.fromtimestamp(at / 1e9, UTC).isoformat(),
         "model": model,
         "provider": provider,
         "service": service,
         "tokens": {"prompt": prompt, "completion": output, "total": total},
-        "duration_seconds": call.duration,
-        "cost_dollars": call.amount,
-        "status": call.tally.status,
-        "trace_id": call.trace_id.hex(),
+        "duration_seconds": duration,
+        "cost_dollars": amount,
+        "status": tally.status,
+        "trace_id": trace_id.hex(),
     }

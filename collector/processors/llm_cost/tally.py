@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from math import fsum
 
 from collector.processors.llm_cost.usage import Usage
 
+Call = tuple["Tally", int, float, float | None, Usage | None, float | None, bytes]
+"""One counted call: start (ns), duration and time to the first token (seconds), usage, amount (USD), trace id."""
 
-class Call(NamedTuple):
-    """One counted call: `at` in nanoseconds, `duration` and `first` (time to the first token) in seconds, `amount` in USD."""
 
-    tally: Tally
-    at: int
-    duration: float
-    first: float | None
-    usage: Usage | None
-    amount: float | None
-    trace_id: bytes
-
-    def tokens(self) -> tuple[int, int, int]:
-        """Input, output and all tokens."""
-        usage = self.usage
-        if usage is None:
-            return 0, 0, 0
-        prompt, output = usage.prompt, usage.output
-        return prompt, output, usage.total if usage.total is not None else prompt + output
+def tokens(usage: Usage | None) -> tuple[int, int, int]:
+    """Input, output and all tokens of a call."""
+    if usage is None:
+        return 0, 0, 0
+    prompt, output = usage.prompt, usage.output
+    return prompt, output, usage.total if usage.total is not None else prompt + output
 
 
 class Tally:
@@ -35,8 +27,8 @@ class Tally:
     """
 
     __slots__ = (
-        "amounts", "cache_read", "cache_write", "calls", "firsts", "labels", "latencies", "limited", "name", "output", "reason",
-        "source", "status", "told", "uncached", "unpriced", "unsplit", "whole",
+        "amounts", "cache_read", "cache_write", "calls", "cost", "duration", "firsts", "labels", "latencies", "limited", "name",
+        "output", "prompt", "reason", "source", "starts", "status", "tokens", "told", "uncached", "unpriced", "unsplit", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -48,11 +40,17 @@ class Tally:
 
     def sum_up(self) -> None:
         """Add the calls up; the sums exist from now on."""
-        calls = self.calls
-        self.latencies = [call.duration for call in calls]
-        self.firsts = [call.first for call in calls if call.first is not None]
-        self.amounts = [call.amount for call in calls if call.amount is not None]
-        usages = [call.usage for call in calls if call.usage is not None]
+        _, self.starts, self.latencies, firsts, usages, amounts, _ = zip(*self.calls, strict=True)
+        self.firsts = [first for first in firsts if first is not None]
+        self.amounts = [amount for amount in amounts if amount is not None]
+        self.duration, self.cost = fsum(self.latencies), fsum(self.amounts)
+        self._count_tokens([usage for usage in usages if usage is not None])
+        self.unpriced = 0
+        if len(self.amounts) < len(amounts):
+            free = [usage for usage, amount in zip(usages, amounts, strict=True) if amount is None]
+            self.unpriced = len(free) if self.status == "success" else sum(tokens(usage)[2] > 0 for usage in free)
+
+    def _count_tokens(self, usages: Sequence[Usage]) -> None:
         self.told = bool(usages)
         self.uncached = sum([usage.uncached for usage in usages])
         self.cache_read = sum([usage.cache_read for usage in usages])
@@ -60,20 +58,9 @@ class Tally:
         self.output = sum([usage.output for usage in usages])
         totals = [usage.total for usage in usages if usage.total is not None]
         self.whole, self.unsplit = bool(totals), sum(totals)
-        self.unpriced = 0
-        if len(self.amounts) < len(calls):
-            self.unpriced = sum(c.amount is None and (self.status == "success" or c.tokens()[2] > 0) for c in calls)
-
-    @property
-    def prompt(self) -> int:
-        """All input tokens."""
-        return self.uncached + self.cache_read + self.cache_write
-
-    @property
-    def tokens(self) -> int:
-        """All tokens."""
-        return self.prompt + self.output + self.unsplit
+        self.prompt = self.uncached + self.cache_read + self.cache_write
+        self.tokens = self.prompt + self.output + self.unsplit
 
     def forget(self) -> None:
         """Let go of what was booked; labels and status stay for the history."""
-        del self.calls, self.latencies, self.firsts, self.amounts
+        del self.calls, self.starts, self.latencies, self.firsts, self.amounts

@@ -468,13 +468,13 @@ def test_history_is_bounded_and_holds_numbers_only() -> None:
 
 def test_spend_by_model_and_hour_is_bounded() -> None:
     from collector.processors.llm_cost.spend import Spend
-    from collector.processors.llm_cost.tally import Call, Tally
+    from collector.processors.llm_cost.tally import Tally
     from collector.processors.llm_cost.usage import Usage
 
     spend = Spend()
     for n in range(700):
         tally = Tally(("s", "p", f"m{n}", "chat"), "success")
-        tally.calls.append(Call(tally, n * 3600 * 10**9, 0.1, None, Usage(1, output=1), None, b""))
+        tally.calls.append((tally, n * 3600 * 10**9, 0.1, None, Usage(1, output=1), None, b""))
         tally.sum_up()
         spend.book(tally)
     summary = spend.summary()
