@@ -213,11 +213,13 @@ class Options(Config):
     @classmethod
     def _later(cls, value: Any) -> Any:
         reasons = {
-            "currency": "amounts are USD",
-            "auto_update reload_interval": "the catalogue is the installed genai-prices; prices_file is read at start",
-            "budgets": "alert on increase(llm_cost_usd_total[1d])",
-            "legacy_names token_type_names": "rename in a Prometheus recording rule",
-            "estimate_missing_usage": "calls without usage are counted as unpriced (no_usage)",
+            "currency": "amounts are USD; multiply by the rate in the query that shows them",
+            "auto_update": "prices are those of the installed genai-prices; take a newer version, or write prices",
+            "reload_interval": "prices_file is read at start; restart after a change, or write prices and reload",
+            "budgets": "write a Prometheus alert on sum(increase(llm_cost_usd_total[1d])) > 100",
+            "legacy_names": "counters end in _total; write a recording rule, such as record: arc_llm_cost_dollars",
+            "token_type_names": "the type label is prompt or completion; rename it with metric_relabel_configs",
+            "estimate_missing_usage": "calls without usage are counted as unpriced (no_usage); let streams report it (include_usage)",
             "price_log_events": "spans are priced, their log events repeat the same usage",
         }
         for keys, reason in reasons.items():

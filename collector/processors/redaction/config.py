@@ -41,6 +41,16 @@ _TABLE: dict[str, tuple[int, str, finders.Finder, bool]] = {
 }
 TYPES = tuple(_TABLE)
 """Every built-in type."""
+_REFUSED = {
+    "allowed_keys": "every key is kept; name what has to go in keys.force or blocked_key_patterns",
+    "ignored_key_patterns": "keys are matched by globs; write them in keys.exclude",
+    "overrides": "settings hold for the whole processor; give each pipeline one of its own, such as redaction/logs",
+    "redact_all_types": "lists, maps and large numbers are always looked into; leave it out, or write scan_numbers: all",
+    "hash_function": "a hash without a key can be guessed; write default_action: pseudonym and pseudonym.key_file",
+    "hmac_key": "pseudonyms have their own block; write default_action: pseudonym and pseudonym.key",
+    "url_sanitizer": "credentials and personal data in URLs are always found; leave it out, or write keys.force: [url.query]",
+    "db_sanitizer": "personal data in statements is always found; leave it out, or write keys.force: [db.query.text]",
+}
 
 
 class RedactionConfig(Config):
@@ -80,17 +90,18 @@ class RedactionConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _refused(cls, value: Any) -> Any:
-        without_type(value, "allowed_keys", "every key is kept; name what has to go in keys.force or blocked_key_patterns")
-        without_type(value, "ignored_key_patterns", "write globs in keys.exclude")
-        without_type(value, "overrides", "give each pipeline a redaction processor of its own")
-        without_type(value, "redact_all_types", "nested values and numbers are always looked into; see scan_numbers")
-        without_type(value, "hash_function hmac_key", "write types.<type>.action: pseudonym and pseudonym.key")
-        return without_type(value, "url_sanitizer db_sanitizer", "credentials in URLs are always found, other parts stay")
+        for keys, reason in _REFUSED.items():
+            without_type(value, keys, reason)
+        if isinstance(value, dict) and value.get("summary") in ("debug", "info"):
+            raise ValueError("summary: only silent is supported, findings are counted in pii_detections_total; leave it out")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> RedactionConfig:
         if not self.allow_all_keys:
-            raise ValueError("allow_all_keys: false is not supported: it would delete every key without allowed_keys")
+            raise ValueError(
+                "allow_all_keys: false is not supported: every key is kept; leave it out, name what must go in keys.force"
+            )
         if self.mode == "dry_run" and not self.allow_unredacted:
             raise ValueError("mode: dry_run forwards personal data; confirm with allow_unredacted: true")
         for name, entry in self.types.items():
