@@ -219,7 +219,7 @@ class Options(Config):
             "budgets": "write a Prometheus alert on sum(increase(llm_cost_usd_total[1d])) > 100",
             "legacy_names": "counters end in _total; write a recording rule, such as record: arc_llm_cost_dollars",
             "token_type_names": "the type label is prompt or completion; rename it with metric_relabel_configs",
-            "estimate_missing_usage": "calls without usage are counted as unpriced (no_usage); let streams report it (include_usage)",
+            "estimate_missing_usage": "calls without usage count as unpriced (no_usage); let streams send it (include_usage)",
             "price_log_events": "spans are priced, their log events repeat the same usage",
         }
         for keys, reason in reasons.items():
