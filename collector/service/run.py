@@ -269,6 +269,9 @@ class Service:
         self._telemetry = page
         self._apply(resolved)
         self._clean_own_log(swap.new)
+        for processor in set(old.processors.values()) & set(swap.new.processors.values()):
+            if (again := getattr(processor, "reload_prices", None)) is not None:
+                again()  # the file it names may have changed while its settings have not
         self.reloads.retire(swap.retire())
         if before is not None and before is not page:
             await before.stop()

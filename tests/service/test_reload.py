@@ -57,6 +57,24 @@ async def test_a_reload_that_fails_keeps_the_old_configuration_running(sidecar, 
     assert host.status()["last_reload_error"] == ""
 
 
+async def test_a_reload_reads_the_prices_of_a_kept_processor_again(sidecar, tmp_path):
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("prices: [{match: {model: own}, input: 1, output: 1}]")
+    await sidecar.start(
+        BASE.replace("batch: {}}", f"llm_cost: {{prices_file: '{prices}', preload: false}}}}").replace("[batch]", "[llm_cost]")
+    )
+    (processor,) = sidecar.graph.processors.values()
+    reloads = sidecar.service.host.meters.find("llm_price_reloads")
+    prices.write_text("prices: [{match: {model: own}, input: 2, output: 2}]")
+    await sidecar.reload(sidecar.file.read_text())
+    assert list(sidecar.graph.processors.values()) == [processor]
+    assert (reloads.value("success"), reloads.value("error")) == (1, 0)
+    prices.write_text("prices: 7")
+    await sidecar.reload(sidecar.file.read_text())
+    assert (reloads.value("success"), reloads.value("error")) == (1, 1)
+    assert sidecar.service.host.reload_error == ""
+
+
 async def test_a_receiver_that_gets_another_signal_starts_again(sidecar):
     await sidecar.start()
     await sidecar.reload(BASE.replace("pipelines: {", "pipelines: {logs: {receivers: [feeder], exporters: [sink]}, "))

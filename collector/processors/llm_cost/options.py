@@ -215,7 +215,7 @@ class Options(Config):
         reasons = {
             "currency": "amounts are USD; multiply by the rate in the query that shows them",
             "auto_update": "prices are those of the installed genai-prices; take a newer version, or write prices",
-            "reload_interval": "prices_file is read at start; restart after a change, or write prices and reload",
+            "reload_interval": "prices_file is read at start and on each reload of the configuration; send SIGHUP",
             "budgets": "write a Prometheus alert on sum(increase(llm_cost_usd_total[1d])) > 100",
             "legacy_names": "counters end in _total; write a recording rule, such as record: arc_llm_cost_dollars",
             "token_type_names": "the type label is prompt or completion; rename it with metric_relabel_configs",
