@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from collector.catalog import ALIASES, KINDS, Catalog
 
 CATALOG = Catalog()
+_OF_THE_FILE = re.compile(r"\s*(?:A little longer|Longer) than (?:most|other|usual)[^.]*\.")
 _ENV = {"type": "string", "pattern": r"\$\{.+\}"}
 
 
@@ -29,19 +31,31 @@ def markdown() -> str:
 
 
 def _component(kind: str, name: str) -> Iterator[str]:
-    text = (inspect.getdoc(CATALOG.module(kind, name)) or "").split("Example:")
+    summary, example, more = _parts(inspect.getdoc(CATALOG.module(kind, name)) or "")
     also = [alias for alias, target in ALIASES[kind].items() if target == name]
     cls = CATALOG.load(kind, name)
     yield f"### `{name}`" + (f" (also `{'`, `'.join(also)}`)" if also else "")
     yield ""
-    yield text[0].strip().replace("\n\n", "\n\n")
+    yield summary
     yield ""
     yield f"Signals: {', '.join(sorted(cls.signals))}." if kind != "extensions" else ""
-    if len(text) > 1 and (example := [line for line in inspect.cleandoc(text[1]).splitlines() if line]):
+    if example:
         yield from ("", "```yaml", f"{kind}:", f"  {name}:", *(f"    {line}" for line in example), "```")
+    if more:
+        yield from ("", more)
     rows = list(_settings(cls.Config.model_json_schema(), cls.Config.model_json_schema(), ""))
     if rows:
         yield from ("", "| setting | default | what it does |", "|---|---|---|", *rows)
+
+
+def _parts(text: str) -> tuple[str, list[str], str]:
+    """What stands before the example, the lines of the example, and what stands behind it, without words on the file itself."""
+    before, _, behind = text.partition("Example:\n")
+    lines = behind.splitlines()
+    end = next((at for at, line in enumerate(lines) if line and not line.startswith(" ")), len(lines))
+    example = [line for line in inspect.cleandoc("\n" + "\n".join(lines[:end])).splitlines() if line]
+    more = _OF_THE_FILE.sub("", "\n".join(lines[end:])).strip()
+    return _OF_THE_FILE.sub("", before).strip(), example, more
 
 
 def _settings(schema: dict[str, Any], root: dict[str, Any], prefix: str) -> Iterator[str]:

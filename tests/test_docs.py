@@ -9,9 +9,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import collector
-from collector.catalog import Catalog
+from collector.catalog import KINDS, Catalog
 from collector.config.load import load
 from collector.model import Signal
 from tests.support import batch, settings, span, spans_of, traces
@@ -73,6 +74,39 @@ def test_every_room_says_what_lives_there_in_at_most_six_lines():
     for init in (ROOT / "collector").glob("*/__init__.py"):
         if init.parent.name in ("processors", "receivers", "exporters", "extensions", "otlp", "pipeline", "config", "service"):
             assert init.read_text().count("\n") <= 6, init
+
+
+def test_every_example_of_the_reference_is_a_component_that_loads():
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "config/REFERENCE.md").read_text(), re.M | re.S)
+    catalog = Catalog()
+    assert len(blocks) == sum(len(list(catalog.types(kind))) for kind in KINDS)
+    for block in blocks:
+        ((kind, found),) = yaml.safe_load(block).items()
+        ((name, body),) = found.items()
+        catalog.load(kind, name).Config.model_validate(body or {})
+
+
+def test_the_page_on_sampling_says_what_is_held_and_what_the_sdk_must_not_do():
+    """R-210 (partly)."""
+    page = (ROOT / "docs/sampling.md").read_text()
+    (body,) = (
+        yaml.safe_load(block)["processors"]["tail_sampling"] for block in re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    )
+    config = Catalog().load("processors", "tail_sampling").Config.model_validate(body)
+    assert f"`decision_wait` ({config.decision_wait:g} s)" in page
+    assert f"`max_bytes` ({config.max_bytes >> 20} MiB)" in page
+    assert "export OTEL_TRACES_SAMPLER=parentbased_always_on" in page
+
+
+def test_work_in_progress_is_not_made_up_and_the_page_says_so():
+    """R-512."""
+    cls = Catalog().load("processors", "llm_cost")
+    made = settings()
+    cls(cls.Config(compat=["arc", "octollm"]), made)
+    families = {metric.name for metric in made.meters.derived.collect()}
+    assert "llm_requests" in families
+    assert not [name for name in families if "active" in name]
+    assert "`llm_active_requests`: spans are seen only when they have ended." in (ROOT / "docs/llm-cost.md").read_text()
 
 
 def test_the_map_fits_on_few_screens():
