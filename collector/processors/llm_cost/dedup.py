@@ -21,7 +21,7 @@ class Generations(Generic[K]):
     """A dictionary that forgets: entries live between `ttl` and two `ttl` seconds, or until there are too many."""
 
     def __init__(self, ttl: float, most: int) -> None:
-        self._ttl, self._half = ttl, max(1, most // 2)
+        self._ttl, self._half = ttl, max(2, most // 2)
         self._young: dict[K, int] = {}
         self._old: dict[K, int] = {}
         self._turned = 0.0
@@ -41,13 +41,16 @@ class Generations(Generic[K]):
 
     def mark(self, key: K, bits: int, now: float) -> int:
         """Add marks; returns those that were there."""
-        young, earlier = self._young, self._old.get(key, 0)
+        young, old = self.room(1, now)
         had = young.get(key, 0)
-        if not had and len(young) >= self._half:
-            self._turn(now, early=True)
-            young = self._young
         young[key] = had | bits
-        return had | earlier
+        return had | old.get(key, 0)
+
+    def room(self, count: int, now: float) -> tuple[dict[K, int], dict[K, int]]:
+        """The young entries, with room for one or two more, and the old ones: to look up and mark several at once."""
+        if len(self._young) > self._half - count:
+            self._turn(now, early=True)
+        return self._young, self._old
 
     def _turn(self, now: float, *, early: bool) -> None:
         if early:
@@ -77,16 +80,21 @@ class Dedup:
 
         `own` and `parent` are trace id + span id; `call_id` is provider and response id.
         """
-        marks, above = self._of(own), self._of(parent)
+        young, old = self.marks.room(2, now)
+        marks = young.get(own, 0) | old.get(own, 0) if len(own) > _TRACE_ID else 0
+        above = young.get(parent, 0) | old.get(parent, 0) if len(parent) > _TRACE_ID else 0
         if marks & COUNTED:
             return "resent"
-        identified = call_id is not None and len(call_id[1]) >= _SHORT_ID
-        seen = call_id is not None and identified and self._ids.mark(call_id, 1, now) != 0
+        identified, seen = call_id is not None and len(call_id[1]) >= _SHORT_ID, False
+        if call_id is not None and identified:
+            ids, earlier = self._ids.room(1, now)
+            seen = call_id in ids or call_id in earlier
+            ids[call_id] = 1
         kind = _kind(marks, above, identified and not rollup, seen) if marks or above or seen else ""
         if not kind:
-            self.marks.mark(own, COUNTED if identified else COUNTED | NO_ID, now)
+            young[own] = young.get(own, 0) | (COUNTED if identified else COUNTED | NO_ID)
         if len(parent) > _TRACE_ID:
-            self.marks.mark(parent, USAGE_BELOW, now)
+            young[parent] = young.get(parent, 0) | USAGE_BELOW
         return kind
 
     def _of(self, span: bytes) -> int:

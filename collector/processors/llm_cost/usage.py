@@ -7,8 +7,8 @@ subsets of them and never added (OTel GenAI conventions: input_tokens includes c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -72,7 +72,7 @@ class Usage:
     audio_cache_read: int = 0
     image_cache_read: int = 0
     total: int | None = None
-    bad: list[str] = field(default_factory=list)
+    bad: Sequence[str] = ()
     known: bool = True
 
     @property
