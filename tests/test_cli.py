@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import queue
 import socket
 import subprocess
 import sys
@@ -463,8 +464,30 @@ def test_the_sample_of_run_waits_for_the_receiver(server: Any, capsys: pytest.Ca
     assert capsys.readouterr().err.count("no answer") == 2
 
 
-def test_run_starts_the_sample_beside_the_service(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = threading.Event()
-    monkeypatch.setattr(sys.modules["collector.cli.run"], "send_sample", sent.set)
+@pytest.mark.parametrize(
+    ("place", "sent"),
+    [
+        ("127.0.0.1:14318", "http://127.0.0.1:14318"),
+        ("0.0.0.0:4318", "http://127.0.0.1:4318"),
+        (":4318", "http://127.0.0.1:4318"),
+        ("[::1]:4318", "http://[::1]:4318"),
+    ],
+)
+def test_the_sample_of_run_goes_where_this_sidecar_listens(
+    place: str, sent: str, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr(sys.modules["collector.cli.run"], "send_sample", asked.put)
     assert cli("run", "--config=a", "--sample").exit_code == 0
-    assert sent.wait(10)
+    assert asked.empty()
+    started[0].on_ready(place)
+    assert asked.get(timeout=10) == sent
+
+
+@pytest.mark.parametrize("place", ["", "unix:/run/otlp.sock"])
+def test_without_a_port_for_http_the_sample_is_not_sent_and_run_says_so(
+    place: str, started: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("run", "--config=a", "--sample")
+    started[0].on_ready(place)
+    assert "sample: not sent" in capsys.readouterr().err

@@ -59,6 +59,7 @@ def run(
     from collector.service.run import RunOptions, main
 
     options = RunOptions(
+        on_ready=_sample if sample else None,
         sources=chosen,
         sets=sets,
         components=tuple(Path(folder) for folder in folders),
@@ -66,8 +67,6 @@ def run(
         relax_unset_env=relax_unset_env,
         **logging,
     )
-    if sample:
-        Thread(target=send_sample, daemon=True).start()
     try:
         code = main(options)
     except ConfigError as error:
@@ -76,7 +75,16 @@ def run(
     ctx.exit(code)
 
 
-def send_sample(endpoint: str = "http://127.0.0.1:4318", patience: float = 15.0) -> None:
+def _sample(place: str) -> None:
+    host, _, port = place.rpartition(":")
+    if not port.isdigit():
+        click.echo("sample: not sent, no otlp receiver listens for HTTP on a port", err=True)
+        return
+    host = "127.0.0.1" if host in ("", "0.0.0.0", "[::]") else host  # noqa: S104 - an address to listen on is none to send to
+    Thread(target=send_sample, args=(f"http://{host}:{port}",), daemon=True).start()
+
+
+def send_sample(endpoint: str, patience: float = 15.0) -> None:
     """Send the sample conversation as soon as the receiver answers, at most `patience` seconds from now."""
     from collector.cli.send import send_one
 

@@ -25,9 +25,7 @@ def banner(resolved: Resolved, *, dev: bool) -> str:
         steps = [" + ".join(spec.receivers), *spec.processors, " + ".join(spec.exporters)]
         lines.append(f"  {spec.id:<14}{' > '.join(steps)}")
     if dev:
-        http = next(
-            (place for name, place in listeners(resolved) if name.split("/")[0].startswith("otlp") and " http" in name), ""
-        )
+        http = otlp_http(resolved)
         at = f" --endpoint http://{http}" if http and not http.endswith(":4318") else ""
         lines.append(f"  waiting for data: run `{command()} send{at}` in another terminal, or start your application with")
         lines.append(f"    OTEL_EXPORTER_OTLP_ENDPOINT=http://{http or 'HOST:PORT'} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")
@@ -40,6 +38,14 @@ def command() -> str:
     if Path(called).name == "otel-sidecar" and shutil.which("otel-sidecar") is None:
         return called
     return "otel-sidecar"
+
+
+def otlp_http(resolved: Resolved) -> str:
+    """`host:port` where OTLP over HTTP is received, empty for nowhere."""
+    found = (
+        place for name, place in listeners(resolved) if name.split("/")[0].split(" ")[0] == "otlp" and name.endswith(" http")
+    )
+    return next(found, "")
 
 
 def listeners(resolved: Resolved) -> Iterator[tuple[str, str]]:

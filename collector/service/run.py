@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from collector.catalog import Catalog
 from collector.config.load import Loaded, Resolved, config_error, load
 from collector.errors import ConfigError
 from collector.pipeline.admission import cgroup_limit, limits, resident_bytes, trim
-from collector.service.banner import banner
+from collector.service.banner import banner, otlp_http
 from collector.service.drain import drain
 from collector.service.graph import Builder, Graph, naming
 from collector.service.host import ServiceHost
@@ -49,6 +50,8 @@ class RunOptions:
     log_format: str | None = None
     drain_timeout: float = 10.0
     relax_unset_env: bool = False
+    on_ready: Callable[[str], None] | None = None
+    """Called once it listens, with the address of the first OTLP/HTTP receiver, empty for none."""
 
 
 def main(options: RunOptions) -> int:
@@ -78,7 +81,9 @@ def _run(options: RunOptions) -> int:
     if options.dev or sys.stdout.isatty():
         terminal = sys.stdout if sys.stdout.isatty() else sys.stderr
         text = banner(loaded.resolved, dev=options.dev)
-        service.greet = lambda: print(text, file=terminal, flush=True)
+        service.greet.append(lambda: print(text, file=terminal, flush=True))
+    if options.on_ready is not None:
+        service.greet.append(partial(options.on_ready, otlp_http(loaded.resolved)))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes plain lines to standard error, beside our log
     log.start()
     try:
@@ -96,7 +101,7 @@ class Service:
         self.catalog = Catalog(options.components)
         self.host = ServiceHost()
         self.own_log: OwnLog | None = None
-        self.greet: Callable[[], None] = lambda: None  # when it listens: addresses of what could not start would mislead
+        self.greet: list[Callable[[], object]] = []  # when it listens: addresses of what could not start would mislead
         self._log = logging.getLogger("collector.service")
         self._telemetry: SelfMetrics | None = None
         self._stopping = asyncio.Event()
@@ -169,7 +174,8 @@ class Service:
                 "the memory limit is below what the program itself needs: it is not kept",
                 extra={"limit_bytes": budget.limit, "refusing_above_bytes": budget.line},
             )
-        self.greet()
+        for greet in self.greet:
+            greet()
         self._log.info("ready", extra={"config_hash": resolved.digest, "pid": os.getpid()})
         self.reloads.catch_up()
 

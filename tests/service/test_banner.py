@@ -2,7 +2,7 @@
 
 from collector.catalog import Catalog
 from collector.config.load import load
-from collector.service.banner import banner
+from collector.service.banner import banner, otlp_http
 
 TEXT = """
 receivers: {otlp: {protocols: {grpc: , http: {endpoint: "127.0.0.1:14318"}}}}
@@ -14,12 +14,16 @@ service:
 """
 
 
-def shown(folder, dev):
+def resolved(folder, text=TEXT):
     file = folder / "config.yaml"
-    file.write_text(TEXT)
+    file.write_text(text)
     loaded = load([str(file)], catalog=Catalog())
     assert loaded.resolved is not None, [p.render() for p in loaded.errors]
-    return banner(loaded.resolved, dev=dev)
+    return loaded.resolved
+
+
+def shown(folder, dev):
+    return banner(resolved(folder), dev=dev)
 
 
 def test_every_listener_and_pipeline_is_named(tmp_path):
@@ -42,6 +46,12 @@ def test_dev_mode_says_that_nothing_leaves_and_what_to_try(tmp_path):
     assert "nothing leaves this host" in text
     assert "`otel-sidecar send --endpoint http://127.0.0.1:14318`" in text
     assert "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:14318 " in text
+
+
+def test_where_otlp_comes_in_over_http_is_known(tmp_path):
+    assert otlp_http(resolved(tmp_path)) == "127.0.0.1:14318"
+    assert otlp_http(resolved(tmp_path, TEXT.replace(', http: {endpoint: "127.0.0.1:14318"}', ""))) == ""
+    assert otlp_http(resolved(tmp_path, TEXT.replace("otlp", "otlp/b"))) == "127.0.0.1:14318"
 
 
 def test_the_banner_names_a_command_that_can_be_run_here(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def test_without_proc_nobody_is_named(tmp_path: Path, taken: int) -> None:
 async def test_a_sidecar_that_cannot_listen_says_so_and_never_greets(tmp_path, taken, caplog):
     (tmp_path / "config.yaml").write_text(CONFIG.format(port=taken, own=0))
     service = Service(RunOptions(sources=(str(tmp_path / "config.yaml"),)))
-    service.greet = lambda: pytest.fail("it greeted although it does not listen")
+    service.greet.append(lambda: pytest.fail("it greeted although it does not listen"))
     found = service.load().resolved
     assert found is not None
     assert await service.run(found) == 1
@@ -102,7 +102,7 @@ async def test_every_problem_of_a_reload_is_a_line_of_the_log(tmp_path, caplog):
     path.write_text(text)
     greeted: list[bool] = []
     service = Service(RunOptions(sources=(str(path),), drain_timeout=0.1))
-    service.greet = lambda: greeted.append(service.host.state() == "running")
+    service.greet.append(lambda: greeted.append(service.host.state() == "running"))
     found = service.load().resolved
     assert found is not None
     running = asyncio.create_task(service.run(found))

@@ -69,6 +69,22 @@ def test_an_unusable_configuration_ends_with_78_and_says_where(tmp_path, capsys)
     assert f"{file}:1:22" in capsys.readouterr().err
 
 
+def test_who_waits_for_the_start_is_told_where_otlp_comes_in(tmp_path):
+    port = free_port()
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        BASE.replace("{feeder: {}}", f"{{feeder: {{}}, otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:{port}'}}}}}}}}")
+    )
+    told = []
+
+    def ready(place):
+        told.append(place)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert main(RunOptions(sources=(str(file),), components=(COMPONENTS,), drain_timeout=0.1, on_ready=ready)) == 0
+    assert told == [f"127.0.0.1:{port}"]
+
+
 def test_a_missing_file_is_a_clear_error(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing\.yaml"):
         Service(RunOptions(sources=(str(tmp_path / "nothing.yaml"),))).load()
