@@ -700,3 +700,10 @@ def test_verdicts_are_remembered_within_bounds(monkeypatch):
     component = sampler(ERRORS, TENTH)
     assert send(component, span(trace=trace_id(True)), span(trace=trace_id(), error=True), span(trace=trace_id(True), error=True))
     assert len(component._so_far) == 1
+
+
+def test_warming_compiles_the_patterns_if_there_are_any():
+    component = sampler(ERRORS)
+    component.warm()
+    assert component._evidence._scanner._search is not None
+    sampler(TENTH).warm()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.processors.tail_sampling.hashing import DEFAULT_SALT, Share, fnv1a, fnv1a_many, threshold
+from collector.processors.tail_sampling.hashing import DEFAULT_SALT, Share, fnv1a, threshold
 
 MAX = 2**64 - 1
 
@@ -21,16 +21,28 @@ def test_the_hash_gives_the_published_test_vectors(text, value):
     assert fnv1a(text) == value
 
 
-@given(st.lists(st.binary(min_size=16, max_size=16), max_size=40), st.integers(0, MAX))
+@given(st.lists(st.binary(min_size=16, max_size=16), max_size=40), st.floats(0, 100), st.text(max_size=3))
 @settings(max_examples=60, deadline=None)
-def test_many_ids_at_once_hash_as_one_by_one(ids, state):
-    assert list(fnv1a_many(ids, state)) == [fnv1a(trace_id, state) for trace_id in ids]
+def test_many_ids_at_once_are_judged_as_one_by_one(ids, percentage, salt):
+    state, limit = fnv1a((salt or DEFAULT_SALT).encode()), threshold(percentage)
+    assert Share(percentage, salt).pick(ids) == [trace_id for trace_id in ids if fnv1a(trace_id, state) <= limit]
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, 255, 256, 257, 600])
+def test_the_hash_itself_is_the_last_that_a_threshold_takes_in(count, monkeypatch):
+    ids = [random.Random(number).randbytes(16) for number in range(count)]
+    share = Share(0)
+    for chosen in (ids[0], ids[count // 2], ids[-1]):
+        for limit in (fnv1a(chosen, share._state), fnv1a(chosen, share._state) - 1):
+            monkeypatch.setattr(share, "_threshold", limit)
+            assert share.pick(ids) == [trace_id for trace_id in ids if fnv1a(trace_id, share._state) <= limit]
 
 
 @given(st.lists(st.binary(max_size=20), min_size=4, max_size=20))
 @settings(max_examples=30, deadline=None)
 def test_ids_of_other_lengths_are_hashed_too(ids):
-    assert list(fnv1a_many(ids, 7)) == [fnv1a(trace_id, 7) for trace_id in ids]
+    state, limit = fnv1a(DEFAULT_SALT.encode()), threshold(50)
+    assert Share(50).pick(ids) == [trace_id for trace_id in ids if fnv1a(trace_id, state) <= limit]
 
 
 @given(st.floats(0, 100))

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, compress
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -31,14 +31,14 @@ from pydantic import Field, field_validator, model_validator
 from collector import fields
 from collector.component import Processor, Settings
 from collector.model import Batch, Group, Scope, Signal
-from collector.processors.tail_sampling.evidence import Errors, Evidence, Slice
-from collector.processors.tail_sampling.memory import Decisions, Held, Piece, Trace, merged
+from collector.processors.tail_sampling.decisions import Decisions
+from collector.processors.tail_sampling.evidence import Errors, Evidence, Slice, Times, widened
+from collector.processors.tail_sampling.memory import ID, Chunk, Held, Piece, alike, merged, spans_of
 from collector.processors.tail_sampling.policies import Policy
 from collector.processors.tail_sampling.report import Report, marked
 from collector.processors.tail_sampling.rules import UNDECIDED, Plan, Verdict, Verdicts
 
-_ID = 16
-_ZERO = bytes(_ID)
+_ZERO = bytes(ID)
 
 
 class DecisionCache(fields.Config):
@@ -119,9 +119,14 @@ class TailSampling(Processor):
         slices = [Slice(group.header, scope) for group in batch.groups for scope in group.scopes]
         unique = dict.fromkeys(chain.from_iterable(part.ids for part in slices))
         kept = self._sampled.known(unique)
-        waiting, refused = self._judge_fresh(slices, [trace_id for trace_id in unique if trace_id not in kept], kept, now)
-        pieces = self._release(kept, refused)
-        stays = self._hold(slices, waiting)
+        fresh = [trace_id for trace_id in unique if trace_id not in kept] if kept else list(unique)
+        late = self._dropped.known(fresh)
+        again = {trace_id: traces[trace_id] for trace_id in fresh if trace_id in traces} if (traces := self._held.traces) else {}
+        self._report.new(len(fresh) - len(late) - len(again))
+        waiting, times = self._states(slices, fresh, late, again)
+        refused = self._judge(waiting, late, again, kept)
+        pieces = self._release(again, kept, refused)
+        stays = self._hold(slices, waiting, again, times, now)
         goes, groups = self._pass(batch, slices, kept)
         total = sum(len(part.ids) for part in slices)
         self._book(slices, refused, total - goes - stays)
@@ -139,11 +144,11 @@ class TailSampling(Processor):
 
     def drain(self) -> Batch | None:
         """Judge everything held, or drop it, as drop_pending_traces_on_shutdown says."""
-        traces, pieces = self._held.overdue(math.inf, 0.0), []
+        chunks, pieces = self._held.overdue(math.inf, 0.0), []
         if self.config.drop_pending_traces_on_shutdown:
-            self._report.dropped(sum(trace.spans for trace in traces), "shutdown")
+            self._report.dropped(sum(chunk.spans for chunk in chunks), "shutdown")
         else:
-            pieces = self._end(traces, "sampled")
+            pieces = self._end(chunks, "sampled")
         self._report.flush(None, self._held)
         return _released(pieces)
 
@@ -151,67 +156,71 @@ class TailSampling(Processor):
         """Undecided spans."""
         return self._held.spans
 
-    def _judge_fresh(
-        self, slices: Sequence[Slice], fresh: list[bytes], kept: dict[bytes, Verdict], now: float
-    ) -> tuple[dict[bytes, Trace], dict[bytes, str]]:
-        """Add to `kept` what is sampled from now on; returns those that wait and, with the vetoing policy, those refused."""
-        known = self._held.traces
-        late = self._dropped.known(fresh)
-        held = {trace_id: known[trace_id] for trace_id in fresh if trace_id in known}
-        bits, times = self._states(slices, fresh, late, held)
-        waiting: dict[bytes, Trace] = {}
-        refused: dict[bytes, str] = {}
-        for trace_id, state in bits.items():
-            verdict = self._so_far[state]
-            if verdict is UNDECIDED:
-                if trace_id in held:
-                    waiting[trace_id] = held[trace_id]
-                    held[trace_id].bits = state
-                    continue
-                if trace_id not in late and len(trace_id) == _ID and trace_id != _ZERO:
-                    waiting[trace_id] = Trace(trace_id, now, state, *times.get(trace_id, (0, 0)))
-                    continue
-                verdict = self._at_end[state]
-            if verdict.sampled:
-                kept[trace_id] = verdict
-                self._dropped.forget(trace_id)
-            else:
-                refused[trace_id] = verdict.policy
-            self._remember(trace_id, verdict, state, again=trace_id in late and not verdict.sampled)
-        self._report.new(len(fresh) - len(late) - len(held))
-        return waiting, refused
-
     def _states(
-        self, slices: Sequence[Slice], fresh: list[bytes], late: Mapping[bytes, int], held: Mapping[bytes, Trace]
-    ) -> tuple[dict[bytes, int], dict[bytes, tuple[int, int]]]:
+        self, slices: Sequence[Slice], fresh: list[bytes], late: Mapping[bytes, int], again: Mapping[bytes, Chunk]
+    ) -> tuple[dict[bytes, int], dict[bytes, Times]]:
         """All bits known of each trace; its times where a policy needs them."""
         evidence, so_far = self._evidence, self._so_far
         bits = evidence.fixed(fresh)
         for trace_id, state in late.items():
             bits[trace_id] |= state
-        for trace_id, trace in held.items():
-            bits[trace_id] |= trace.bits
-        undecided = {trace_id for trace_id, state in bits.items() if so_far[state] is UNDECIDED}
-        if not undecided:
+        for trace_id, chunk in again.items():
+            bits[trace_id] |= chunk.bits[trace_id]
+        open_states = {state for state in set(bits.values()) if so_far[state] is UNDECIDED}
+        if not open_states:
             return bits, {}
-        times = evidence.times(slices, undecided)
-        for trace_id, (start, end) in times.items():
-            if trace_id in held:
-                start, end = held[trace_id].extend(start, end)
-            bits[trace_id] |= evidence.lasting(start, end)
+        times: dict[bytes, Times] = {}
+        if evidence.timed:
+            times = evidence.times(slices, {trace_id for trace_id, state in bits.items() if state in open_states})
+        for trace_id, span in times.items():
+            if trace_id in again:
+                times[trace_id] = span = widened(again[trace_id].times[trace_id], span)
+            bits[trace_id] |= evidence.lasting(*span)
         for trace_id, found in evidence.find(slices, bits).items():
             bits[trace_id] |= found
         return bits, times
 
-    def _remember(self, trace_id: bytes, verdict: Verdict, state: int, again: bool = False) -> None:
-        if not again:
-            self._report.decided(verdict, state, 1)
-        if len(trace_id) != _ID or trace_id == _ZERO:
-            return
-        if verdict.sampled:
-            self._sampled.put((trace_id,), verdict)
+    def _judge(
+        self, bits: dict[bytes, int], late: Mapping[bytes, int], again: Mapping[bytes, Chunk], kept: dict[bytes, Verdict]
+    ) -> dict[bytes, str]:
+        """Move what is sampled from now on from `bits` to `kept`, what is not to the answer, with the policy that vetoed it."""
+        refused: dict[bytes, str] = {}
+        for state, ids in self._decidable(bits, late).items():
+            verdict = self._so_far[state]
+            if verdict is UNDECIDED:
+                verdict = self._at_end[state]
+            first = ids
+            if verdict.sampled:
+                kept.update(dict.fromkeys(ids, verdict))
+            else:
+                refused.update(dict.fromkeys(ids, verdict.policy))
+                first = [trace_id for trace_id in ids if trace_id not in late] if late else ids
+            for trace_id in ids:
+                del bits[trace_id]
+                if verdict.sampled and trace_id in late:
+                    self._dropped.forget(trace_id)
+            if first:
+                self._report.decided(verdict, state, len(first))
+            self._remember([trace_id for trace_id in ids if _valid(trace_id)], verdict, state)
+        return refused
+
+    def _decidable(self, bits: Mapping[bytes, int], late: Mapping[bytes, int]) -> dict[int, list[bytes]]:
+        """Traces by state that are decided now: by what is known, because they are late, or because they have no valid id."""
+        final = {state for state in set(bits.values()) if self._so_far[state] is not UNDECIDED}
+        out: defaultdict[int, list[bytes]] = defaultdict(list)
+        if late or _ZERO in bits or set(map(len, bits)) - {ID}:
+            chosen = [t for t, state in bits.items() if state in final or t in late or not _valid(t)]
         else:
-            self._dropped.put((trace_id,), state)
+            chosen = [t for t, state in bits.items() if state in final] if final else []
+        for trace_id in chosen:
+            out[bits[trace_id]].append(trace_id)
+        return out
+
+    def _remember(self, ids: Sequence[bytes], verdict: Verdict, state: int) -> None:
+        if verdict.sampled:
+            self._sampled.put(ids, verdict)
+        else:
+            self._dropped.put(ids, state)
 
     def _book(self, slices: Sequence[Slice], refused: Mapping[bytes, str], dropped: int) -> None:
         if dropped and any(refused.values()):
@@ -221,61 +230,79 @@ class TailSampling(Processor):
         else:
             self._report.dropped(dropped, "sampled")
 
-    def _release(self, kept: Mapping[bytes, Verdict], refused: Mapping[bytes, str]) -> list[Piece]:
+    def _release(self, again: Iterable[bytes], kept: Mapping[bytes, Verdict], refused: Mapping[bytes, str]) -> list[Piece]:
         """What was held of traces that now have a verdict: pieces that go on; the rest is booked."""
         pieces: list[Piece] = []
-        if self._held.traces:
-            for trace_id in [trace_id for trace_id in kept if trace_id in self._held.traces]:
+        for trace_id in again:
+            if trace_id in kept:
                 pieces += self._sent(self._held.take(trace_id), kept[trace_id])
-            for trace_id in [trace_id for trace_id in refused if trace_id in self._held.traces]:
-                self._report.dropped(self._held.take(trace_id).spans, "sampled", refused[trace_id])
+            elif trace_id in refused:
+                self._report.dropped(spans_of(self._held.take(trace_id)), "sampled", refused[trace_id])
         return pieces
 
-    def _hold(self, slices: Sequence[Slice], waiting: Mapping[bytes, Trace]) -> int:
+    def _hold(
+        self,
+        slices: Sequence[Slice],
+        waiting: dict[bytes, int],
+        again: Mapping[bytes, Chunk],
+        times: Mapping[bytes, Times],
+        now: float,
+    ) -> int:
+        """Hold the spans of traces that wait; how many."""
         before = self._held.spans
-        for part in slices if waiting else ():
-            spans: dict[bytes, list[bytes]] = {trace_id: [] for trace_id in waiting}
-            find = spans.get
-            for trace_id, item in zip(part.ids, part.scope.items, strict=True):
-                if (items := find(trace_id)) is not None:
-                    items.append(item)
-            for trace_id, items in spans.items():
-                if items:
-                    self._held.add(waiting[trace_id], (part.header, part.scope.header, items))
+        known = {trace_id: waiting.pop(trace_id) for trace_id in again if trace_id in waiting}
+        for trace_id, state in known.items():
+            again[trace_id].bits[trace_id] = state
+            if trace_id in times:
+                again[trace_id].times[trace_id] = times[trace_id]
+        for part in slices if known else ():
+            self._extend(part, known)
+        if waiting:
+            chunk = Chunk(now, waiting, {trace_id: times[trace_id] for trace_id in waiting} if times else {})
+            for part in slices:
+                stays = list(map(waiting.__contains__, part.ids))
+                if True in stays:
+                    chunk.add(part.header, part.scope.header, compress(part.ids, stays), list(compress(part.scope.items, stays)))
+            self._held.add(chunk)
         return self._held.spans - before
+
+    def _extend(self, part: Slice, known: Collection[bytes]) -> None:
+        """Hold the spans of traces that are held already."""
+        spans: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        for trace_id, item in zip(part.ids, part.scope.items, strict=True):
+            if trace_id in known:
+                spans[trace_id].append(item)
+        for trace_id, items in spans.items():
+            self._held.extend(trace_id, (part.header, part.scope.header, items))
 
     def _expire(self, now: float) -> list[Piece]:
         """Judge what has waited for decision_wait, and the oldest as long as there is not enough room."""
         pieces = self._end(self._held.overdue(now, self.config.decision_wait), "sampled")
         surplus = self._held.surplus()
         if surplus:
-            self._report.early(len(surplus))
+            self._report.early(sum(len(chunk.bits) for chunk in surplus))
             pieces += self._end(surplus, "buffer_full")
         return pieces
 
-    def _end(self, traces: Sequence[Trace], reason: str) -> list[Piece]:
+    def _end(self, chunks: Iterable[Chunk], reason: str) -> list[Piece]:
         """Judge traces as they stand."""
         pieces: list[Piece] = []
-        by_bits: defaultdict[int, list[Trace]] = defaultdict(list)
-        for trace in traces:
-            by_bits[trace.bits].append(trace)
-        for bits, alike in by_bits.items():
-            verdict = self._at_end[bits]
-            self._report.decided(verdict, bits, len(alike))
-            ids = [trace.id for trace in alike]
+        for chunk in chain.from_iterable(map(alike, chunks)):
+            state = next(iter(chunk.bits.values()))
+            verdict = self._at_end[state]
+            self._report.decided(verdict, state, len(chunk.bits))
+            self._remember(list(chunk.bits), verdict, state)
             if verdict.sampled:
-                self._sampled.put(ids, verdict)
-                pieces += [piece for trace in alike for piece in self._sent(trace, verdict)]
+                pieces += self._sent(chunk.pieces(), verdict)
             else:
-                self._dropped.put(ids, bits)
-                self._report.dropped(sum(trace.spans for trace in alike), reason, verdict.policy)
+                self._report.dropped(chunk.spans, reason, verdict.policy)
         return pieces
 
-    def _sent(self, trace: Trace, verdict: Verdict) -> list[Piece]:
-        self._report.kept(verdict.policy, trace.spans)
+    def _sent(self, pieces: list[Piece], verdict: Verdict) -> list[Piece]:
+        self._report.kept(verdict.policy, spans_of(pieces))
         if not self.config.record_policy:
-            return trace.pieces
-        return [(group, scope, [marked(item, verdict) for item in items]) for group, scope, items in trace.pieces]
+            return pieces
+        return [(group, scope, [marked(item, verdict) for item in items]) for group, scope, items in pieces]
 
     def _pass(self, batch: Batch, slices: Sequence[Slice], kept: Mapping[bytes, Verdict]) -> tuple[int, list[Group]]:
         """How many spans of the batch go on, and they themselves."""
@@ -297,6 +324,10 @@ class TailSampling(Processor):
                 scopes.append(scope)
             groups.append(Group(group.header, scopes))
         return total, groups
+
+
+def _valid(trace_id: bytes) -> bool:
+    return len(trace_id) == ID and trace_id != _ZERO
 
 
 def _released(pieces: list[Piece]) -> Batch | None:

@@ -27,6 +27,8 @@ from collector.processors.tail_sampling.attributes import (
 from collector.processors.tail_sampling.rules import Plan
 
 _ERROR = 2
+Times = tuple[int, int]
+"""Earliest start, 0 if none is known, and latest end, nanoseconds."""
 _RESOURCES, _HEADER = 1000, 8192
 """How many resources are remembered, and up to which size."""
 
@@ -66,6 +68,12 @@ class Slice:
         return [SpanHead.FromString(item) for item in self.scope.items] if heads is None else heads
 
 
+def widened(known: Times, more: Times) -> Times:
+    """From the earliest start to the latest end of both."""
+    first, start = known[0], more[0]
+    return (min(first, start) if first and start else first or start), max(known[1], more[1])
+
+
 class Evidence:
     """Finds the bits of a plan."""
 
@@ -101,15 +109,18 @@ class Evidence:
                 bits[trace_id] |= bit
         return bits
 
-    def times(self, slices: Iterable[Slice], wanted: Collection[bytes]) -> dict[bytes, tuple[int, int]]:
+    @property
+    def timed(self) -> bool:
+        """A policy asks for times."""
+        return bool(self._plan.latencies)
+
+    def times(self, slices: Iterable[Slice], wanted: Collection[bytes]) -> dict[bytes, Times]:
         """Earliest start and latest end of each wanted trace, nanoseconds; empty when no policy asks."""
-        out: dict[bytes, tuple[int, int]] = {}
+        out: dict[bytes, Times] = {}
         for part in slices if self._plan.latencies else ():
             for trace_id, head in zip(part.ids, part.heads(), strict=True):
                 if trace_id in wanted:
-                    start, end = head.start_time_unix_nano, head.end_time_unix_nano
-                    first, last = out.get(trace_id, (start, end))
-                    out[trace_id] = (min(first, start) if first and start else first or start), max(last, end)
+                    out[trace_id] = widened(out.get(trace_id, (0, 0)), (head.start_time_unix_nano, head.end_time_unix_nano))
         return out
 
     def lasting(self, start: int, end: int) -> int:

@@ -1,0 +1,43 @@
+"""What the sampler has decided lately, so that late spans follow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Decisions(Generic[V]):
+    """The latest decisions, about `size` of them: two generations, the older one is forgotten as a whole."""
+
+    def __init__(self, size: int) -> None:
+        self._limit = (size + 1) // 2
+        self._new: dict[bytes, V] = {}
+        self._old: dict[bytes, V] = {}
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._old)
+
+    def known(self, ids: Collection[bytes]) -> dict[bytes, V]:
+        """The decisions that are still known; asking keeps them known."""
+        new, old = self._new, self._old
+        found = {trace_id: new[trace_id] for trace_id in ids if trace_id in new}
+        for trace_id in [trace_id for trace_id in ids if trace_id in old]:
+            found[trace_id] = old.pop(trace_id)
+            self.put((trace_id,), found[trace_id])
+        return found
+
+    def put(self, ids: Sequence[bytes], decision: V) -> None:
+        """Remember a decision about some traces."""
+        if not self._limit:
+            return
+        ids = ids[-self._limit :]
+        if len(self._new) + len(ids) > self._limit:
+            self._old, self._new = self._new, {}
+        self._new.update(dict.fromkeys(ids, decision))
+
+    def forget(self, trace_id: bytes) -> None:
+        """Drop a decision that has been revised."""
+        self._new.pop(trace_id, None)
+        self._old.pop(trace_id, None)
