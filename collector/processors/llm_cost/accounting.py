@@ -21,7 +21,7 @@ from collector.processors.llm_cost.plans import Plan, Plans, Quick, composer, di
 from collector.processors.llm_cost.prices import PriceBook
 from collector.processors.llm_cost.rates import date_ns
 from collector.processors.llm_cost.shapes import Reading, decode, kinds
-from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN
+from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN, double
 from collector.processors.llm_cost.tally import Tally
 from collector.processors.llm_cost.usage import time_to_first_token, truth
 from collector.processors.llm_cost.verdict import Verdict, judge, moment, name_of, resolve, why
@@ -129,7 +129,7 @@ class Accounting:
         if amount is None or entry is None:
             return None
         if plan.stamp is not None:
-            return item + plan.stamp.of(amount)
+            return item + double(amount).join(plan.stamp)
         return item + encoded(usage, computed(plan.resolved, entry, amount), amount, plan.sets)
 
     def _settle_thoroughly(self, item: bytes, origin: Origin, now: float) -> bytes | None:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from collector.processors.llm_cost.call import Seen, kept_amounts
 from collector.processors.llm_cost.prices import Resolved
 from collector.processors.llm_cost.rates import Entry
-from collector.processors.llm_cost.stamp import amounts, constant, double, double_prefix, without
+from collector.processors.llm_cost.stamp import amounts, constant, double_prefix, without
 from collector.processors.llm_cost.usage import Usage
 from collector.processors.llm_cost.verdict import Verdict
 
-
-class Stamp(NamedTuple):
-    """What is appended to a priced span when every amount on it is the same: between and behind these bytes stands a double."""
-
-    parts: tuple[bytes, ...]
-
-    def of(self, amount: float) -> bytes:
-        """The encoded attributes."""
-        return double(amount).join(self.parts)
+Stamp = tuple[bytes, ...]
+"""What is appended to a priced span when every amount on it is the same: between these bytes stands a double."""
 
 
 def stamp_for(resolved: Resolved, entry: Entry, sets: Sequence[str]) -> Stamp | None:
@@ -28,7 +20,7 @@ def stamp_for(resolved: Resolved, entry: Entry, sets: Sequence[str]) -> Stamp | 
     if "openinference" in sets or "details" in sets:
         return None
     values, words = _attributes(None, computed(resolved, entry, 1.0), 1.0, sets)
-    return Stamp((*map(double_prefix, values), constant(words)))
+    return (*map(double_prefix, values), constant(words))
 
 
 def computed(resolved: Resolved, entry: Entry, amount: float) -> Verdict:
@@ -76,16 +68,22 @@ def _attributes(
         values["gen_ai.usage.cost.amount"] = amount
         words.append(("gen_ai.usage.cost.currency", "USD"))
         words.append(("gen_ai.usage.cost.source", "provider" if verdict.source == "reported" else "local"))
-    parts = "openinference" in sets or "details" in sets
-    if parts and verdict.source == "computed" and entry is not None and usage is not None:
-        cost = entry.parts(usage)
-        if "openinference" in sets:
-            values |= {"llm.cost.prompt": amount - cost.output, "llm.cost.completion": cost.output}
-        if "details" in sets:
-            values |= {"llm.cost.input": cost.input, "llm.cost.output": cost.output}
-            values |= {"llm.cost.cache_read": cost.cache_read, "llm.cost.cache_write": cost.cache_write}
+    if verdict.source == "computed" and entry is not None and usage is not None:
+        values |= _parts(entry, usage, amount, sets)
     if "openinference" in sets:
         values["llm.cost.total"] = amount
     if verdict.partial:
         words += [("llm.cost.partial", True), ("llm.cost.partial_units", verdict.partial)]
     return values, tuple(words)
+
+
+def _parts(entry: Entry, usage: Usage, amount: float, sets: Sequence[str]) -> dict[str, float]:
+    """What the amount is made of, where the sets show it."""
+    values: dict[str, float] = {}
+    cost = entry.parts(usage) if "openinference" in sets or "details" in sets else None
+    if cost is not None and "openinference" in sets:
+        values |= {"llm.cost.prompt": amount - cost.output, "llm.cost.completion": cost.output}
+    if cost is not None and "details" in sets:
+        values |= {"llm.cost.input": cost.input, "llm.cost.output": cost.output}
+        values |= {"llm.cost.cache_read": cost.cache_read, "llm.cost.cache_write": cost.cache_write}
+    return values
