@@ -6,6 +6,7 @@ Example:
 OTLP sums, gauges, histograms, exponential histograms (as native histograms in the protobuf format) and summaries; delta becomes
 cumulative. Names and labels follow otelcol's prometheus exporter; the full resource is part of a series' identity, and what
 collides is joined or counted, never lost in silence.
+A little longer than most files: the settings stand beside what they set.
 """
 
 from __future__ import annotations
