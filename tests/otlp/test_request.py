@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from collector.errors import Malformed, Refused, TooLarge
 from collector.model import Signal
+from collector.otlp import plain
 from collector.otlp import request as module
 from collector.otlp.mapping import FREE, MAX_ITEMS
 from collector.otlp.request import MAX_ITEM, Opened, open_request, open_slices
@@ -20,6 +21,18 @@ from tests.otlp.generated import requests
 from tests.support import REQUEST, span, traces
 
 SIGNALS = list(Signal)
+
+
+@pytest.fixture(autouse=True, params=["compiled", "python"])
+def walker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here holds with the compiled walker and without it."""
+    if request.param == "compiled" and not plain.COMPILED:
+        pytest.skip("the walker is not compiled here")
+    if request.param == "python":
+        monkeypatch.setattr(plain, "compiled", None)
+    return str(request.param)
+
+
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
     HealthCheck.function_scoped_fixture])  # fmt: skip
 
@@ -140,9 +153,12 @@ def test_requests_without_items_open_empty(signal: Signal, body: bytes) -> None:
     assert (opened.batch.count(), opened.rejected, opened.message) == (0, 0, "")
 
 
-def test_heads_are_read_for_traces() -> None:
-    opened = open_request(Signal.TRACES, traces(span(), span()).SerializeToString())
-    assert [len(s.heads or []) for s in opened.batch.scopes()] == [2]
+def test_ids_are_read_for_traces_and_heads_where_spans_were_decoded(walker: str) -> None:
+    first, second = span(), span()
+    opened = open_request(Signal.TRACES, traces(first, second).SerializeToString())
+    (only,) = opened.batch.scopes()
+    assert only.trace_ids == [first.trace_id, second.trace_id]
+    assert len(only.heads or []) == (2 if walker == "python" else 0)
 
 
 def test_depth_is_bounded() -> None:

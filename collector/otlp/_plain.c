@@ -1,0 +1,580 @@
+/* The fast path through plain requests: what every ordinary SDK sends is checked, cut into items and searched in C.
+
+   Plain is what this file can read without a doubt: known fields with their wire types, shortest tags and lengths, valid UTF-8,
+   ids of the right length, envelope fields in their order. Anything else is "not plain": `open` returns None, `Keys.find` marks
+   the item with every bit, and the Python path decides. So there is one implementation of errors and of odd input, and what is
+   wrong here can only cost time. Every read is bounded by the cursor's end; nothing is written but new Python objects.
+
+   collector.otlp.plain is the Python side. Field numbers: opentelemetry-proto, trace.proto, logs.proto, common.proto. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum kind { UNKNOWN, VARINT, FIXED64, FIXED32, TEXT, BYTES, MESSAGE };
+enum message { ANY_VALUE, ARRAY, KEY_VALUES, KEY_VALUE, RESOURCE, ENTITY, SCOPE, SPAN, EVENT, LINK, STATUS, RECORD, MESSAGES };
+enum { FIELDS = 17, DEEPEST = 32, TRACE_ID = 16, SPAN_ID = 8 };
+
+struct field {
+    uint8_t kind, message;
+};
+
+static const struct field SCHEMA[MESSAGES][FIELDS] = {
+    [ANY_VALUE] = {[1] = {TEXT, 0}, [2] = {VARINT, 0}, [3] = {VARINT, 0}, [4] = {FIXED64, 0}, [5] = {MESSAGE, ARRAY},
+                   [6] = {MESSAGE, KEY_VALUES}, [7] = {BYTES, 0}},
+    [ARRAY] = {[1] = {MESSAGE, ANY_VALUE}},
+    [KEY_VALUES] = {[1] = {MESSAGE, KEY_VALUE}},
+    [KEY_VALUE] = {[1] = {TEXT, 0}, [2] = {MESSAGE, ANY_VALUE}},
+    [RESOURCE] = {[1] = {MESSAGE, KEY_VALUE}, [2] = {VARINT, 0}, [3] = {MESSAGE, ENTITY}},
+    [ENTITY] = {[1] = {TEXT, 0}, [2] = {TEXT, 0}, [3] = {TEXT, 0}, [4] = {TEXT, 0}},
+    [SCOPE] = {[1] = {TEXT, 0}, [2] = {TEXT, 0}, [3] = {MESSAGE, KEY_VALUE}, [4] = {VARINT, 0}},
+    [SPAN] = {[1] = {BYTES, 0}, [2] = {BYTES, 0}, [3] = {TEXT, 0}, [4] = {BYTES, 0}, [5] = {TEXT, 0}, [6] = {VARINT, 0},
+              [7] = {FIXED64, 0}, [8] = {FIXED64, 0}, [9] = {MESSAGE, KEY_VALUE}, [10] = {VARINT, 0}, [11] = {MESSAGE, EVENT},
+              [12] = {VARINT, 0}, [13] = {MESSAGE, LINK}, [14] = {VARINT, 0}, [15] = {MESSAGE, STATUS}, [16] = {FIXED32, 0}},
+    [EVENT] = {[1] = {FIXED64, 0}, [2] = {TEXT, 0}, [3] = {MESSAGE, KEY_VALUE}, [4] = {VARINT, 0}},
+    [LINK] = {[1] = {BYTES, 0}, [2] = {BYTES, 0}, [3] = {TEXT, 0}, [4] = {MESSAGE, KEY_VALUE}, [5] = {VARINT, 0},
+              [6] = {FIXED32, 0}},
+    [STATUS] = {[2] = {TEXT, 0}, [3] = {VARINT, 0}},
+    [RECORD] = {[1] = {FIXED64, 0}, [2] = {VARINT, 0}, [3] = {TEXT, 0}, [5] = {MESSAGE, ANY_VALUE}, [6] = {MESSAGE, KEY_VALUE},
+                [7] = {VARINT, 0}, [8] = {FIXED32, 0}, [9] = {BYTES, 0}, [10] = {BYTES, 0}, [11] = {FIXED64, 0},
+                [12] = {TEXT, 0}},
+};
+
+struct cursor {
+    const uint8_t *at, *end;
+};
+
+/* One field of a message: its number, its wire type, its value (varint) or its content, and where its tag begins. */
+struct part {
+    const uint8_t *begin;
+    struct cursor content;
+    uint64_t value;
+    unsigned number, wire;
+};
+
+/* A varint in `value`. Returns its length, 0 when it does not end in time. */
+static inline unsigned read_varint(struct cursor *in, uint64_t *value) {
+    uint64_t result = 0;
+    for (unsigned n = 0; n < 10 && in->at < in->end; n++) {
+        uint8_t byte = *in->at++;
+        if (n == 9 && byte > 1) return 0;
+        result |= (uint64_t)(byte & 127) << (7 * n);
+        if (byte < 128) {
+            *value = result;
+            return n + 1;
+        }
+    }
+    return 0;
+}
+
+/* A tag or a length: as read_varint, but only in its shortest form. */
+static inline int read_short(struct cursor *in, uint64_t *value) {
+    if (in->at < in->end && *in->at < 128) {
+        *value = *in->at++;
+        return 1;
+    }
+    unsigned length = read_varint(in, value);
+    return length > 1 && *value >> (7 * (length - 1)) != 0;
+}
+
+/* The next field. Returns 0 when there is none that is plain. */
+static inline int read_part(struct cursor *in, struct part *out) {
+    uint64_t tag, size;
+    out->begin = out->content.at = out->content.end = in->at;
+    out->value = 0;
+    if (!read_short(in, &tag) || tag < 8 || tag >= 8 * FIELDS) return 0;
+    out->number = (unsigned)(tag >> 3);
+    out->wire = (unsigned)(tag & 7);
+    if (out->wire == 0) return read_varint(in, &out->value) != 0;
+    if (out->wire == 2) {
+        if (!read_short(in, &size)) return 0;
+    } else if (out->wire == 1 || out->wire == 5) {
+        size = out->wire == 1 ? 8 : 4;
+    } else {
+        return 0;
+    }
+    if (size > (uint64_t)(in->end - in->at)) return 0;
+    out->content.at = in->at;
+    out->content.end = in->at += size;
+    return 1;
+}
+
+/* Whether there is no byte over 127. */
+static inline int is_ascii(const uint8_t *at, size_t size) {
+    uint64_t bits = 0, eight;
+    if (size < 8) {
+        uint8_t all = 0;
+        while (size) all |= at[--size];
+        return all < 0x80;
+    }
+    for (size_t n = 0; n + 8 <= size; n += 8) {
+        memcpy(&eight, at + n, 8);
+        bits |= eight;
+    }
+    memcpy(&eight, at + size - 8, 8);
+    return !((bits | eight) & 0x8080808080808080u);
+}
+
+/* Whether the text is valid UTF-8 (Unicode 15, table 3-7). */
+static int is_text(const uint8_t *at, const uint8_t *end) {
+    if (is_ascii(at, (size_t)(end - at))) return 1;
+    while (at < end) {
+        uint8_t first = *at++;
+        if (first < 0x80) continue;
+        unsigned more = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : 1;
+        if (first < 0xC2 || first > 0xF4 || end - at < (ptrdiff_t)more) return 0;
+        uint8_t low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
+        uint8_t high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
+        if (*at < low || *at > high) return 0;
+        for (at++; --more; at++) {
+            if (*at < 0x80 || *at > 0xBF) return 0;
+        }
+    }
+    return 1;
+}
+
+static int is_plain(struct cursor in, enum message message, unsigned depth);
+
+/* Step over a field with this tag and a length of one or two bytes. Returns 0 when it is written otherwise. */
+static inline int step(struct cursor *in, uint8_t tag, struct cursor *content) {
+    const uint8_t *at = in->at;
+    size_t left = (size_t)(in->end - at), size;
+    if (left < 2 || at[0] != tag) return 0;
+    if (at[1] < 128) {
+        size = at[1];
+        at += 2, left -= 2;
+    } else {
+        if (left < 3 || at[2] == 0 || at[2] > 127) return 0;
+        size = (size_t)(at[1] & 127) | (size_t)at[2] << 7;
+        at += 3, left -= 3;
+    }
+    if (size > left) return 0;
+    content->at = at;
+    content->end = in->at = at + size;
+    return 1;
+}
+
+enum { KEY_TAG = 0x0A, VALUE_TAG = 0x12, TEXT_TAG = 0x0A };
+
+/* Whether a KeyValue is plain: as is_plain, with a short way for what nearly all are, a key and one text or number. */
+static inline int is_key_value(struct cursor in, unsigned depth) {
+    struct cursor rest = in, key, value, text;
+    if (!step(&rest, KEY_TAG, &key) || !step(&rest, VALUE_TAG, &value) || rest.at < rest.end) {
+        return is_plain(in, KEY_VALUE, depth);
+    }
+    if (!is_text(key.at, key.end)) return 0;
+    rest = value;
+    if (step(&rest, TEXT_TAG, &text) && rest.at == rest.end) return is_text(text.at, text.end);
+    return is_plain(value, ANY_VALUE, depth + 1);
+}
+
+/* Whether the field is what the schema says. */
+static inline int fits(const struct part *part, enum message message, unsigned depth) {
+    const struct field *field = &SCHEMA[message][part->number];
+    switch (field->kind) {
+    case VARINT: return part->wire == 0;
+    case FIXED64: return part->wire == 1;
+    case FIXED32: return part->wire == 5;
+    case BYTES: return part->wire == 2;
+    case TEXT: return part->wire == 2 && is_text(part->content.at, part->content.end);
+    case MESSAGE:
+        if (part->wire != 2) return 0;
+        if (field->message == KEY_VALUE) return is_key_value(part->content, depth + 1);
+        return is_plain(part->content, field->message, depth + 1);
+    default: return 0;
+    }
+}
+
+static int is_plain(struct cursor in, enum message message, unsigned depth) {
+    struct part part;
+    if (depth > DEEPEST) return 0;
+    while (in.at < in.end) {
+        if (!read_part(&in, &part) || !fits(&part, message, depth)) return 0;
+    }
+    return 1;
+}
+
+static int is_zero(const uint8_t *at, size_t size) {
+    while (size && !*at) at++, size--;
+    return !size;
+}
+
+/* Whether a span is plain and its two ids stand in it once, complete and not zero; `trace` points to the first. */
+static int is_span(struct cursor in, const uint8_t **trace) {
+    struct part part;
+    unsigned ids = 0;
+    while (in.at < in.end) {
+        if (!read_part(&in, &part) || !fits(&part, SPAN, 0)) return 0;
+        if (part.number > 2) continue;
+        size_t size = part.number == 1 ? TRACE_ID : SPAN_ID;
+        if (ids & part.number || (size_t)(part.content.end - part.content.at) != size || is_zero(part.content.at, size)) return 0;
+        ids |= part.number;
+        if (part.number == 1) *trace = part.content.at;
+    }
+    return ids == 3;
+}
+
+/* Whether a log record is plain and each of its ids stands in it at most once, empty or complete. */
+static int is_record(struct cursor in) {
+    struct part part;
+    unsigned ids = 0;
+    while (in.at < in.end) {
+        if (!read_part(&in, &part) || !fits(&part, RECORD, 0)) return 0;
+        if (part.number != 9 && part.number != 10) continue;
+        unsigned id = part.number - 8;
+        ptrdiff_t size = part.content.end - part.content.at;
+        if (ids & id || (size != 0 && size != (id == 1 ? TRACE_ID : SPAN_ID))) return 0;
+        ids |= id;
+    }
+    return 1;
+}
+
+static PyObject *bytes_of(const uint8_t *at, const uint8_t *end) {
+    return PyBytes_FromStringAndSize((const char *)at, end - at);
+}
+
+/* Append and let go; 0 when there is no memory. */
+static int put(PyObject *list, PyObject *value) {
+    int failed = !value || PyList_Append(list, value) < 0;
+    Py_XDECREF(value);
+    return !failed;
+}
+
+/* What stands around the members of a group or a scope: its field 1 and its field 3. */
+struct header {
+    struct cursor first, last;
+};
+
+static PyObject *header_bytes(const struct header *header) {
+    Py_ssize_t first = header->first.end - header->first.at, last = header->last.end - header->last.at;
+    PyObject *out = PyBytes_FromStringAndSize(NULL, first + last);
+    if (out) {
+        if (first) memcpy(PyBytes_AsString(out), header->first.at, (size_t)first);
+        if (last) memcpy(PyBytes_AsString(out) + first, header->last.at, (size_t)last);
+    }
+    return out;
+}
+
+enum { FAILED = -1, ODD = 0, GOOD = 1 };
+enum { MOST_ITEMS = 100000, MOST_LEVELS = 1000 };
+
+/* A request that is being read: its signal, 1 traces or 2 logs, and how many items, groups and scopes it had so far. */
+struct request {
+    int signal;
+    unsigned items, levels;
+};
+
+/* Read one member of a group or scope. Returns FAILED with an exception set, ODD or GOOD. */
+typedef int (*member_reader)(struct cursor in, struct request *request, PyObject *members, PyObject *ids);
+
+/* A group or a scope: field 1 at most once and first, then its members, then field 3 at most once. */
+static int read_level(struct cursor in, struct request *request, enum message first, member_reader reader,
+                      struct header *header, PyObject *members, PyObject *ids) {
+    struct part part;
+    unsigned reached = 0;
+    if (++request->levels > MOST_LEVELS) return ODD;
+    memset(header, 0, sizeof *header);
+    while (in.at < in.end) {
+        if (!read_part(&in, &part) || part.wire != 2 || part.number > 3 || part.number < reached) return ODD;
+        if (part.number == reached && part.number != 2) return ODD;
+        reached = part.number;
+        if (part.number == 2) {
+            int found = reader(part.content, request, members, ids);
+            if (found != GOOD) return found;
+        } else if (part.number == 1) {
+            if (!is_plain(part.content, first, 0)) return ODD;
+            header->first = (struct cursor){part.begin, part.content.end};
+        } else {
+            if (!is_text(part.content.at, part.content.end)) return ODD;
+            if (part.content.at < part.content.end) header->last = (struct cursor){part.begin, part.content.end};
+        }
+    }
+    return GOOD;
+}
+
+static int read_item(struct cursor in, struct request *request, PyObject *items, PyObject *ids) {
+    const uint8_t *trace = NULL;
+    if (++request->items > MOST_ITEMS) return ODD;
+    if (!(request->signal == 1 ? is_span(in, &trace) : is_record(in))) return ODD;
+    if (!put(items, bytes_of(in.at, in.end))) return FAILED;
+    return !trace || put(ids, bytes_of(trace, trace + TRACE_ID)) ? GOOD : FAILED;
+}
+
+static int read_scope(struct cursor in, struct request *request, PyObject *scopes, PyObject *Py_UNUSED(unused)) {
+    struct header header;
+    PyObject *items = PyList_New(0), *ids = PyList_New(0);
+    int found = items && ids ? read_level(in, request, SCOPE, read_item, &header, items, ids) : FAILED;
+    if (found == GOOD) {
+        PyObject *bytes = header_bytes(&header);
+        if (!bytes || !put(scopes, PyTuple_Pack(3, bytes, items, ids))) found = FAILED;
+        Py_XDECREF(bytes);
+    }
+    Py_XDECREF(items);
+    Py_XDECREF(ids);
+    return found;
+}
+
+static int read_group(struct cursor in, struct request *request, PyObject *groups) {
+    struct header header;
+    PyObject *scopes = PyList_New(0);
+    int found = scopes ? read_level(in, request, RESOURCE, read_scope, &header, scopes, NULL) : FAILED;
+    if (found == GOOD) {
+        PyObject *bytes = header_bytes(&header);
+        if (!bytes || !put(groups, PyTuple_Pack(2, bytes, scopes))) found = FAILED;
+        Py_XDECREF(bytes);
+    }
+    Py_XDECREF(scopes);
+    return found;
+}
+
+PyDoc_STRVAR(open_doc, "open(signal, body, /)\n--\n\n"
+                       "The groups of a plain request: [(header, [(header, items, trace ids)])]; None when it is not plain.\n"
+                       "`signal`: 1 traces, 2 logs, which come without trace ids.");
+
+static PyObject *plain_open(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    struct request request = {0, 0, 0};
+    PyObject *body;
+    if (!PyArg_ParseTuple(arguments, "iS", &request.signal, &body)) return NULL;
+    if (request.signal != 1 && request.signal != 2) {
+        PyErr_SetString(PyExc_ValueError, "signal is 1 or 2");
+        return NULL;
+    }
+    PyObject *groups = PyList_New(0);
+    if (!groups) return NULL;
+    struct cursor in = {(const uint8_t *)PyBytes_AsString(body), NULL};
+    in.end = in.at + PyBytes_Size(body);
+    int found = GOOD;
+    struct part part;
+    while (found == GOOD && in.at < in.end) {
+        found = read_part(&in, &part) && part.wire == 2 && part.number == 1 ? read_group(part.content, &request, groups) : ODD;
+    }
+    if (found == GOOD) return groups;
+    Py_DECREF(groups);
+    if (found == FAILED) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* A condition on one attribute: its key, or how its key begins, and what its value must be. */
+struct entry {
+    const uint8_t *key;
+    size_t size;
+    uint64_t bit;
+    int prefix, ranged;
+    int64_t low, high;
+    PyObject *values; /* a tuple of encoded AnyValues, borrowed from `owner`; NULL: any value */
+};
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *owner;
+    struct entry *entries;
+    Py_ssize_t count;
+    unsigned attributes;
+    uint8_t tag;
+    uint64_t error, all;
+    Py_ssize_t start[257]; /* entries of one first byte stand together */
+} Keys;
+
+/* Whether an encoded AnyValue holds one scalar and nothing else, plainly written. */
+static int is_scalar(struct cursor in, struct part *part) {
+    const uint8_t *end = in.end;
+    if (!read_part(&in, part) || in.at != end) return 0;
+    if (part->wire == 0) return end - part->begin == 2 || end[-1] != 0; /* no padding */
+    return SCHEMA[ANY_VALUE][part->number].kind != UNKNOWN;
+}
+
+/* Whether the value may be one that the entry asks for: what is not plain may. */
+static int may_hold(const struct entry *entry, struct cursor value) {
+    struct part part;
+    if (!entry->values && !entry->ranged) return 1;
+    if (!is_scalar(value, &part)) return 1;
+    if (entry->ranged) {
+        int64_t number = (int64_t)part.value;
+        return part.number != 3 || part.wire != 0 || (entry->low <= number && number <= entry->high);
+    }
+    for (Py_ssize_t n = PyTuple_Size(entry->values); n--;) {
+        PyObject *wanted = PyTuple_GetItem(entry->values, n);
+        if (PyBytes_Size(wanted) == value.end - value.at
+            && !memcmp(PyBytes_AsString(wanted), value.at, (size_t)(value.end - value.at))) return 1;
+    }
+    return 0;
+}
+
+/* The bits of one encoded KeyValue. */
+static inline uint64_t attribute_bits(const Keys *keys, struct cursor in) {
+    struct cursor key, value = {NULL, NULL};
+    uint64_t bits = 0;
+    if (!step(&in, KEY_TAG, &key) || (in.at < in.end && (!step(&in, VALUE_TAG, &value) || in.at < in.end))) return keys->all;
+    size_t size = (size_t)(key.end - key.at);
+    unsigned first = size ? *key.at : 0;
+    for (Py_ssize_t n = keys->start[first]; n < keys->start[first + 1]; n++) {
+        const struct entry *entry = &keys->entries[n];
+        if (size < entry->size || (size > entry->size && !entry->prefix)) continue;
+        if (memcmp(key.at, entry->key, entry->size)) continue;
+        if (value.at ? may_hold(entry, value) : !entry->values && !entry->ranged) bits |= entry->bit;
+    }
+    return bits;
+}
+
+static uint64_t item_bits(const Keys *keys, struct cursor in) {
+    struct part part, inner;
+    uint64_t bits = 0;
+    while (in.at < in.end) {
+        if (step(&in, keys->tag, &part.content)) {
+            bits |= attribute_bits(keys, part.content);
+            continue;
+        }
+        if (!read_part(&in, &part)) return keys->all;
+        if (part.number == keys->attributes) {
+            if (part.wire != 2) return keys->all;
+            bits |= attribute_bits(keys, part.content);
+        } else if (part.number == 15 && keys->error) {
+            if (part.wire != 2) return keys->all;
+            while (part.content.at < part.content.end) {
+                if (!read_part(&part.content, &inner) || (inner.number == 3) != (inner.wire == 0)) return keys->all;
+                if (inner.number == 3 && (uint32_t)inner.value == 2) bits |= keys->error;
+            }
+        }
+    }
+    return bits;
+}
+
+PyDoc_STRVAR(find_doc, "find(items, /)\n--\n\nPosition -> bits of the items that may fulfil a condition, by ascending position.");
+
+static PyObject *keys_find(PyObject *self, PyObject *items) {
+    const Keys *keys = (const Keys *)self;
+    PyObject *found = PyDict_New();
+    if (!PyList_Check(items)) PyErr_SetString(PyExc_TypeError, "items is a list");
+    for (Py_ssize_t n = 0; found && !PyErr_Occurred() && n < PyList_Size(items); n++) {
+        PyObject *item = PyList_GetItem(items, n);
+        if (!PyBytes_Check(item)) {
+            PyErr_SetString(PyExc_TypeError, "an item is bytes");
+            break;
+        }
+        struct cursor in = {(const uint8_t *)PyBytes_AsString(item), NULL};
+        in.end = in.at + PyBytes_Size(item);
+        uint64_t bits = item_bits(keys, in);
+        if (!bits) continue;
+        PyObject *position = PyLong_FromSsize_t(n), *value = PyLong_FromUnsignedLongLong(bits);
+        if (position && value) PyDict_SetItem(found, position, value);
+        Py_XDECREF(position);
+        Py_XDECREF(value);
+    }
+    if (!PyErr_Occurred()) return found;
+    Py_XDECREF(found);
+    return NULL;
+}
+
+/* One entry from (key, prefix, bit, low, high, values). Returns 0 with an exception set. */
+static int read_entry(Keys *keys, PyObject *tuple, struct entry *entry) {
+    PyObject *key, *low, *high, *values;
+    unsigned bit;
+    if (!PyArg_ParseTuple(tuple, "SpIOOO", &key, &entry->prefix, &bit, &low, &high, &values)) return 0;
+    entry->key = (const uint8_t *)PyBytes_AsString(key);
+    entry->size = (size_t)PyBytes_Size(key);
+    if (!entry->size || bit > 61) {
+        PyErr_SetString(PyExc_ValueError, "an empty key, or a bit over 61");
+        return 0;
+    }
+    entry->bit = (uint64_t)1 << bit;
+    keys->all |= entry->bit;
+    if (low != Py_None) {
+        entry->ranged = 1;
+        entry->low = PyLong_AsLongLong(low);
+        entry->high = PyLong_AsLongLong(high);
+        return !PyErr_Occurred();
+    }
+    if (values == Py_None) return 1;
+    if (!PyTuple_Check(values)) {
+        PyErr_SetString(PyExc_TypeError, "values is a tuple or None");
+        return 0;
+    }
+    for (Py_ssize_t n = PyTuple_Size(values); n--;) {
+        if (!PyBytes_Check(PyTuple_GetItem(values, n))) {
+            PyErr_SetString(PyExc_TypeError, "a value is bytes");
+            return 0;
+        }
+    }
+    entry->values = values;
+    return 1;
+}
+
+static void keys_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyMem_Free(((Keys *)self)->entries);
+    Py_XDECREF(((Keys *)self)->owner);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(keys_doc, "Keys(attributes, error, entries, /)\n--\n\n"
+                       "Conditions on the attributes, field `attributes` of an item, and on a span's status.\n\n"
+                       "`error`: the bit that status ERROR sets, or -1. Entries, by ascending key: (key, whether it is only the\n"
+                       "beginning of one, bit, lowest and highest integer or None, encoded values or None). An integer range lets\n"
+                       "through what is no integer.");
+
+static PyObject *keys_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords)) {
+    PyObject *entries;
+    unsigned attributes;
+    int error;
+    if (!PyArg_ParseTuple(arguments, "IiO!", &attributes, &error, &PyTuple_Type, &entries)) return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Keys *keys = (Keys *)allocate(type, 0); /* zeroed */
+    if (!keys) return NULL;
+    keys->owner = Py_NewRef(entries);
+    keys->attributes = attributes;
+    keys->tag = (uint8_t)(attributes << 3 | 2);
+    keys->error = keys->all = error < 0 ? 0 : (uint64_t)1 << (error & 63);
+    keys->count = PyTuple_Size(entries);
+    keys->entries = PyMem_Calloc((size_t)keys->count + 1, sizeof(struct entry));
+    if (!keys->entries) {
+        Py_DECREF(keys);
+        return PyErr_NoMemory();
+    }
+    unsigned first = 0;
+    for (Py_ssize_t n = 0; n < keys->count; n++) {
+        PyObject *tuple = PyTuple_GetItem(entries, n);
+        if (!PyTuple_Check(tuple)) PyErr_SetString(PyExc_TypeError, "an entry is a tuple");
+        if (PyErr_Occurred() || !read_entry(keys, tuple, &keys->entries[n])) {
+            Py_DECREF(keys);
+            return NULL;
+        }
+        if (*keys->entries[n].key < first) {
+            PyErr_SetString(PyExc_ValueError, "entries are not in the order of their keys");
+            Py_DECREF(keys);
+            return NULL;
+        }
+        while (first < *keys->entries[n].key) keys->start[++first] = n;
+    }
+    while (first < 256) keys->start[++first] = keys->count;
+    return (PyObject *)keys;
+}
+
+static PyMethodDef keys_methods[] = {{"find", keys_find, METH_O, find_doc}, {NULL, NULL, 0, NULL}};
+
+static PyType_Slot keys_slots[] = {{Py_tp_new, keys_new},         {Py_tp_dealloc, keys_dealloc},
+                                   {Py_tp_methods, keys_methods}, {Py_tp_doc, (void *)keys_doc},
+                                   {0, NULL}};
+
+static PyType_Spec keys_spec = {"collector.otlp._plain.Keys", sizeof(Keys), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, keys_slots};
+
+static PyMethodDef functions[] = {{"open", plain_open, METH_VARARGS, open_doc}, {NULL, NULL, 0, NULL}};
+
+static int plain_exec(PyObject *module) {
+    PyObject *type = PyType_FromModuleAndSpec(module, &keys_spec, NULL);
+    if (!type) return -1;
+    int failed = PyModule_AddObjectRef(module, "Keys", type);
+    Py_DECREF(type);
+    return failed;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, plain_exec}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_plain", "Plain OTLP requests, opened and searched.", 0, functions, slots, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__plain(void) { return PyModuleDef_Init(&definition); }

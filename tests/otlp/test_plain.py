@@ -1,0 +1,196 @@
+"""otlp.plain and _plain.c: what the compiled walker takes is what the general way makes of it; all else it leaves alone."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from collector.errors import Rejected
+from collector.model import Batch, Signal
+from collector.otlp import plain
+from collector.otlp.request import Opened, open_request
+from tests.otlp.generated import requests
+from tests.otlp.test_request import frame, number
+from tests.support import span, traces
+
+pytestmark = pytest.mark.skipif(not plain.COMPILED, reason="the walker is not compiled here")
+MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+SIGNALS = [Signal.TRACES, Signal.LOGS]
+ID, SPAN = b"\x01" * 16, b"\x02" * 8
+
+
+def generally(signal: Signal, body: bytes) -> Opened | None:
+    """What the general way makes of a body; None when it refuses it."""
+    walker, plain.compiled = plain.compiled, None
+    try:
+        return open_request(signal, body)
+    except Rejected:
+        return None
+    finally:
+        plain.compiled = walker
+
+
+def parts(batch: Batch) -> list[tuple[bytes, list[tuple[bytes, list[bytes], list[bytes] | None]]]]:
+    return [(g.header, [(s.header, s.items, s.trace_ids or None) for s in g.scopes]) for g in batch.groups]
+
+
+def agrees(signal: Signal, body: bytes) -> bool:
+    """Whether the walker took the body; then it must be right."""
+    batch = plain.open_plain(signal, body)
+    if batch is None:
+        return False
+    opened = generally(signal, body)
+    assert opened is not None
+    assert opened.rejected == 0
+    assert parts(batch) == parts(opened.batch)
+    assert batch.raw == body
+    return True
+
+
+def with_ids(signal: Signal, message: Any, dice: random.Random) -> Any:
+    """The request with proper ids."""
+    for group in message.resource_spans if signal is Signal.TRACES else message.resource_logs:
+        for scope in group.scope_spans if signal is Signal.TRACES else group.scope_logs:
+            for item in scope.spans if signal is Signal.TRACES else scope.log_records:
+                item.trace_id, item.span_id = dice.randbytes(16), dice.randbytes(8)
+    return message
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@MANY
+@given(data=st.data())
+def test_any_request_with_good_ids_is_read_as_the_general_way_reads_it(signal: Signal, data: st.DataObject) -> None:
+    """The general way refuses or takes apart; the walker does the same or leaves it."""
+    message = data.draw(requests(signal))
+    agrees(signal, message.SerializeToString())
+    body = with_ids(signal, message, random.Random(1)).SerializeToString()
+    unknown = b"strindex" in str(message).encode()
+    assert agrees(signal, body) or unknown
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@MANY
+@given(data=st.data())
+def test_a_request_with_damage_is_never_taken_for_something_else(signal: Signal, data: st.DataObject) -> None:
+    body = bytearray(with_ids(signal, data.draw(requests(signal)), random.Random(1)).SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(body)))
+        kind = data.draw(st.integers(0, 3))
+        if kind == 0:
+            body[at:at] = data.draw(st.binary(min_size=1, max_size=4))
+        elif kind == 1:
+            del body[at : at + data.draw(st.integers(1, 8))]
+        elif kind == 2 and at < len(body):
+            body[at] = data.draw(st.sampled_from([0, 1, 10, 18, 127, 128, 194, 237, 255]) | st.integers(0, 255))
+        else:
+            body[at:at] = body[: data.draw(st.integers(0, 40))]
+    agrees(signal, bytes(body))
+
+
+@given(st.binary(max_size=64) | st.text().map(str.encode))
+@MANY
+def test_texts_are_checked_as_python_checks_them(text: bytes) -> None:
+    item = frame(1, ID) + frame(2, SPAN) + frame(5, text)
+    try:
+        text.decode()
+        valid = True
+    except UnicodeDecodeError:
+        valid = False
+    assert agrees(Signal.TRACES, frame(1, frame(2, frame(2, item)))) is valid
+
+
+@pytest.mark.parametrize("edge", ["7f", "80", "c1bf", "c280", "dfbf", "e09fbf", "e0a080", "ed9fbf", "eda080", "efbfbf", "f08fbfbf",
+    "f0908080", "f48fbfbf", "f4908080", "f5808080", "c2", "e0a0", "f09080", "e0a07f", "f0908041", "61f09f9880"])  # fmt: skip
+@pytest.mark.parametrize("padding", [0, 1, 7, 8, 9])
+def test_every_border_of_utf_8_is_where_it_belongs(edge: str, padding: int) -> None:
+    """Unicode 15, table 3-7."""
+    text = b"x" * padding + bytes.fromhex(edge)
+    value = frame(9, frame(1, b"key") + frame(2, frame(1, text)))
+    body = frame(1, frame(2, frame(2, frame(1, ID) + frame(2, SPAN) + value)))
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        assert plain.open_plain(Signal.TRACES, body) is None
+        assert generally(Signal.TRACES, body) is None
+    else:
+        assert agrees(Signal.TRACES, body)
+
+
+GOOD = frame(1, ID) + frame(2, SPAN)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        frame(1, ID), frame(2, SPAN), frame(1, ID[:15]) + frame(2, SPAN), frame(1, bytes(16)) + frame(2, SPAN),
+        frame(1, ID) + frame(2, bytes(8)), frame(1, ID) + GOOD, GOOD + frame(2, SPAN), GOOD + frame(77, b""), GOOD + b"\x0b\x0c",
+        GOOD + frame(6, b""), GOOD + b"\x48\x01", GOOD + b"\xca\x00\x00", GOOD + b"\x2a\x80\x00", GOOD + b"\x2a\x05x",
+        GOOD + b"\x30" + b"\xff" * 10, GOOD + b"\x30" + b"\xff" * 9 + b"\x02", GOOD + b"\x39" + bytes(7),
+        GOOD + b"\x85\x01" + bytes(3), GOOD + b"\x30", GOOD + b"\x4a",
+    ],
+)  # fmt: skip
+def test_what_is_not_plain_is_left_to_the_general_way(item: bytes) -> None:
+    assert plain.open_plain(Signal.TRACES, frame(1, frame(2, frame(2, GOOD) + frame(2, item)))) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        frame(1, frame(2, b"") + frame(1, b"")), frame(1, frame(1, b"") * 2), frame(1, frame(3, b"") * 2), frame(2, b""),
+        frame(1, frame(3, b"x") + frame(2, b"")), frame(1, frame(2, frame(3, b"\xff"))), frame(1, frame(1, b"\xff")),
+        frame(1, frame(4, b"")), frame(1, b"\x08\x01"), b"\x08\x01", b"\x0a", frame(1, b"") * 1001,
+        frame(1, frame(2, b"") * 1001),
+    ],
+)  # fmt: skip
+def test_an_envelope_out_of_order_or_with_more_is_left_to_the_general_way(body: bytes) -> None:
+    assert plain.open_plain(Signal.TRACES, body) is None
+
+
+def test_a_thousand_resources_and_a_hundred_thousand_records_are_the_most() -> None:
+    assert agrees(Signal.TRACES, frame(1, b"") * 1000)
+    assert agrees(Signal.LOGS, frame(1, frame(2, frame(2, b"") * 100_000)))
+    assert plain.open_plain(Signal.LOGS, frame(1, frame(2, frame(2, b"") * 100_001))) is None
+
+
+def test_values_are_nested_to_a_depth_that_the_stack_bears() -> None:
+    def nested(depth: int) -> bytes:
+        value = frame(1, b"x")
+        for _ in range(depth):
+            value = frame(5, frame(1, value))
+        return frame(1, frame(2, frame(2, GOOD + frame(9, frame(1, b"k") + frame(2, value)))))
+
+    assert agrees(Signal.TRACES, nested(10))
+    assert plain.open_plain(Signal.TRACES, nested(40)) is None
+    assert plain.open_plain(Signal.TRACES, nested(50_000)) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 129, 255, 256, 16383, 16384, 20000])
+def test_lengths_of_one_two_and_three_bytes_are_read(size: int) -> None:
+    long = span(values={"k" * max(1, size // 2): "v" * size, "after": 1})
+    assert agrees(Signal.TRACES, traces(long, span()).SerializeToString())
+
+
+def test_metrics_go_the_general_way() -> None:
+    assert plain.open_plain(Signal.METRICS, b"") is None
+
+
+def test_the_module_says_what_is_wrong_with_its_arguments() -> None:
+    with pytest.raises(ValueError, match="signal is 1 or 2"):
+        plain.compiled.open(3, b"")
+    with pytest.raises(TypeError):
+        plain.compiled.open(1, bytearray())
+
+
+def test_the_walker_can_be_turned_off() -> None:
+    code = "from collector.otlp.plain import COMPILED; print(COMPILED)"
+    for value, said in (("python", "False"), ("", "True")):
+        environment = {plain.WALKER_VARIABLE: value}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == said
+    assert number(300) == b"\xac\x02"
