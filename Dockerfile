@@ -3,9 +3,13 @@
 
 FROM python:3.13.7-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# For collector/otlp/_plain.c; the program needs neither.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/otel-sidecar
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY pyproject.toml hatch_build.py requirements.lock README.md LICENSE ./
 COPY collector collector
 COPY config config
 RUN /opt/otel-sidecar/bin/pip install --constraint requirements.lock . \

@@ -2,16 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
+WALKER := collector/otlp/_plain.abi3.so
 
 .PHONY: setup fmt check test e2e bench docs run image
 
-setup: $(STAMP)
+setup: $(STAMP) $(WALKER)
 
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $(STAMP)
+
+# Optional: without a C compiler it says so and is not there afterwards.
+$(WALKER): collector/otlp/_plain.c hatch_build.py | $(STAMP)
+	@$(BIN)/python hatch_build.py
 
 fmt: setup
 	$(BIN)/ruff format .
@@ -21,6 +26,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python hatch_build.py --check
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python bench/size.py

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import sys
 import tokenize
 from collections import Counter
@@ -43,6 +44,11 @@ def docstring_lines(tree: ast.AST) -> Iterator[int]:
             yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
+def c_lines(text: str) -> int:
+    """Lines of C that hold code."""
+    return sum(bool(line.strip()) for line in re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL).splitlines())
+
+
 def functions(path: Path) -> Iterator[tuple[int, str]]:
     """(lines, file:line name) of every function."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -54,9 +60,11 @@ def functions(path: Path) -> Iterator[tuple[int, str]]:
 def rooms() -> Counter[str]:
     """Lines of code of each room."""
     out: Counter[str] = Counter()
-    for path in sorted((ROOT / "collector").rglob("*.py")):
-        parts = path.relative_to(ROOT / "collector").parts
-        out[parts[0] + ("/" if len(parts) > 1 else "")] += code_lines(path.read_text())
+    for path in sorted((ROOT / "collector").rglob("*.[cp]*")):
+        count = {".py": code_lines, ".c": c_lines}.get(path.suffix)
+        if count is not None:
+            parts = path.relative_to(ROOT / "collector").parts
+            out[parts[0] + ("/" if len(parts) > 1 else "")] += count(path.read_text())
     return out
 
 
@@ -72,7 +80,7 @@ def main() -> None:
         print(f"{lines:6}  {room}")
     print(f"{sum(counted.values()):6}  all")
     paths = list((ROOT / "collector").rglob("*.py"))
-    file = max(paths, key=lambda path: path.read_text().count("\n"))
+    file = max([*paths, *(ROOT / "collector").rglob("*.c")], key=lambda path: path.read_text().count("\n"))
     print(f"longest file: {file.relative_to(ROOT)}, {file.read_text().count(chr(10))} lines")
     size, name = max(entry for path in paths for entry in functions(path))
     print(f"longest function: {name}, {size} lines")

@@ -13,5 +13,10 @@ if [ "${#missing[@]}" -gt 0 ]; then
   "${as_root[@]}" apt-get update -q
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"
 fi
+# The compiled walker is optional: who has no compiler and may not install one goes on without.
+if ! command -v cc >/dev/null && [ "$(id -u)" = 0 ]; then
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends gcc libc6-dev python3-dev; } ||
+    echo "no C compiler: the walker stays in Python" >&2
+fi
 "$here/build_backends.sh"
 "$here/build_clients.sh"
