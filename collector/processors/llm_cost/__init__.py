@@ -14,13 +14,12 @@ from google.protobuf.message import DecodeError
 
 from collector.component import Processor, Settings
 from collector.model import Batch, Group, Scope, Signal
-from collector.otlp.scan import EngineFailed, Scanner
+from collector.otlp.find import Finder
 from collector.processors.llm_cost.accounting import Accounting
 from collector.processors.llm_cost.call import Origin, Seen, origin_of
 from collector.processors.llm_cost.options import Options
 from collector.processors.llm_cost.plans import Quick
 
-_HITS_PER_SPAN = 64
 _NOBODY = Origin()
 _Found = tuple[int, int, int, Seen | Quick, Scope, int]
 """End and minus start first: in that order children come before their parents."""
@@ -38,13 +37,14 @@ class LlmCost(Processor):
         """Raises ConfigError when prices_file cannot be used."""
         super().__init__(config, settings)
         self._accounting = Accounting(config, settings)
-        self._scanner = Scanner(self._accounting.dialects.patterns())
+        dialects = self._accounting.dialects
+        self._finder = Finder(dialects.conditions(), dialects.patterns())
 
     def process(self, batch: Batch, now: float) -> Batch:
         """The same batch; spans that were priced carry their cost."""
         if batch.signal is not Signal.TRACES:
             return batch
-        positions = self._candidates(batch.items())
+        positions = sorted(self._finder.find(batch.items()))
         if not positions:
             return batch
         self._accounting.begin(now)
@@ -67,7 +67,7 @@ class LlmCost(Processor):
 
     def warm(self) -> None:
         """Compile the patterns and, unless `preload` is off, load the price catalogue."""
-        _ = self._scanner.engine
+        self._finder.warm()
         if self.config.preload:
             self.preload()
 
@@ -90,12 +90,6 @@ class LlmCost(Processor):
     def usage_by_hour(self, now: float, hours: int = 24) -> list[dict[str, Any]]:
         """Tokens of each of the last hours, UTC (R-418)."""
         return self._accounting.spend.hours(now, hours)
-
-    def _candidates(self, items: list[bytes]) -> list[int]:
-        try:
-            return sorted(self._scanner.scan(items, max(2000, _HITS_PER_SPAN * len(items))).marks)
-        except EngineFailed:
-            return list(range(len(items)))
 
     def _read(self, batch: Batch, positions: list[int]) -> Iterator[_Found]:
         offset, first, look = 0, 0, self._accounting.look

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import orjson
 import yaml
 
+from collector.otlp.find import Condition
+
 T = TypeVar("T")
 Path_ = tuple[str, ...]
 _MAX_JSON = 64 << 10
@@ -183,10 +185,15 @@ class Dialects:
         places = {field: [entry[1:] for entry in sorted(entries, key=itemgetter(0))] for field, entries in ranked.items()}
         return places, frozenset(strong)
 
+    def conditions(self) -> list[Condition]:
+        """What marks every span that may hold an LLM call; ordinary spans fulfil none."""
+        names = dict.fromkeys([*_NAMES, *self._extra])
+        return [*(Condition(text.encode(), prefix=True) for text in _BEGINNINGS), *(Condition(n.encode()) for n in names)]
+
     def patterns(self) -> list[bytes]:
-        """Byte patterns that mark every encoded span which may hold an LLM call; ordinary spans match none."""
-        names = dict.fromkeys([*_PATTERNS, *(_key(name) for name in self._extra)])
-        return [b"|".join(names)]  # one pattern: two of them ending in one place would be two hits
+        """The same as byte patterns: only one, because two that end in one place would be two hits."""
+        names = dict.fromkeys([*_NAMES, *self._extra])
+        return [b"|".join([*(re.escape(text.encode()) for text in _BEGINNINGS), *(_key(name) for name in names)])]
 
 
 def meaningful(found: Found) -> bool:
@@ -203,17 +210,14 @@ def _key(name: str) -> bytes:
     return re.escape(b"\n" + length + encoded)
 
 
-_STRONG = (
-    rb"gen_ai\.usage\.", rb"gen_ai\.operation\.name", rb"gen_ai\.re(?:quest|sponse)\.model", rb"gen_ai\.client\.token\.usage",
-    rb"llm\.token_count\.", rb"llm\.token\.counts\.", rb"llm\.usage\.", rb"llm\.cost[._]", rb"llm\.tokens_used", rb"llm\.model",
-    rb"llm\.re(?:quest|sponse)\.(?:model|type)", rb"(?:embedding|reranker)\.model_name", rb"llm\.invocation_parameters",
-    rb"openinference\.span\.kind", rb"ai\.usage\.", rb"ai\.operationId", rb"ai\.model\.id",
-    rb"ai\.response\.(?:model|providerMeta)",
-    rb"traceloop\.span\.kind", rb"langfuse\.observation\.(?:type|model|usage|cost)", rb"langsmith\.span\.kind",
-    rb"mlflow\.(?:spanType|llm\.|chat\.tokenUsage)", rb"genkit:metadata:subtype", rb"litellm\.(?:cost|provider\.model)",
+_BEGINNINGS = (
+    "gen_ai.usage.", "gen_ai.operation.name", "gen_ai.request.model", "gen_ai.response.model", "gen_ai.client.token.usage",
+    "llm.token_count.", "llm.token.counts.", "llm.usage.", "llm.cost.", "llm.cost_", "llm.tokens_used", "llm.model",
+    "llm.request.model", "llm.request.type", "llm.response.model", "llm.response.type", "embedding.model_name",
+    "reranker.model_name", "llm.invocation_parameters", "openinference.span.kind", "ai.usage.", "ai.operationId", "ai.model.id",
+    "ai.response.model", "ai.response.providerMeta", "traceloop.span.kind", "langfuse.observation.type",
+    "langfuse.observation.model", "langfuse.observation.usage", "langfuse.observation.cost", "langsmith.span.kind",
+    "mlflow.spanType", "mlflow.llm.", "mlflow.chat.tokenUsage", "genkit:metadata:subtype", "litellm.cost",
+    "litellm.provider.model",
 )  # fmt: skip
-_PATTERNS = [
-    *_STRONG,
-    _key("operation.cost"),
-    *(_key(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")),
-]
+_NAMES = ("operation.cost", "prompt_tokens", "completion_tokens", "total_tokens")

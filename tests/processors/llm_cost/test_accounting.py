@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from collector.model import Signal
+from collector.otlp import plain
 from collector.otlp.scan import EngineFailed
 from tests.processors.llm_cost.calls import NOW, START, call, cost, made, raw, sums, through
 from tests.support import attribute, batch, span, spans_of, traces
@@ -406,12 +407,13 @@ def test_an_undecodable_span_leaves_as_it_came() -> None:
 
 
 def test_without_any_pattern_engine_every_span_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "compiled", None)
     processor = made()
 
     def fail(*_: object) -> None:
         raise EngineFailed("none")
 
-    monkeypatch.setattr(processor._scanner, "scan", fail)
+    monkeypatch.setattr(processor._finder._scanner, "scan", fail)
     first, second = through(processor, span("plain"), call())
     assert attribute(first, "llm.cost_usd") is None
     assert attribute(second, "llm.cost_usd") is not None

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector.otlp import plain
+from collector.otlp.find import Finder
 from collector.processors.llm_cost.dialects import Dialects, data
 from collector.processors.llm_cost.usage import LIMIT, money, tokens
 from tests.processors.llm_cost.calls import call, cost, made, raw, sums, through
@@ -157,10 +159,11 @@ def test_own_names_alone_make_a_span_an_llm_span() -> None:
     assert sums(processor, "tokens", -1) == {"prompt": 5, "completion": 7}
 
 
-def test_every_strong_name_of_a_call_is_found_by_the_scan() -> None:
-    import re
-
-    patterns = [re.compile(p) for p in Dialects().patterns()]
+@pytest.mark.parametrize("walker", ["compiled", "python"])
+def test_every_strong_name_of_a_call_is_found(walker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if walker == "python":
+        monkeypatch.setattr(plain, "compiled", None)
+    finder = Finder(Dialects().conditions(), Dialects().patterns())
     weak = set(data()["weak_names"])
     fields = ["input_tokens", "output_tokens", "total_tokens", "uncached_input", "cost_reported", "operation", "request_model"]
     for field in fields:
@@ -168,8 +171,8 @@ def test_every_strong_name_of_a_call_is_found_by_the_scan() -> None:
             name = alias.partition("#")[0]
             if name in weak and field in ("request_model", "operation"):
                 continue  # alone they mean nothing
-            encoded = raw({name: 1}).SerializeToString()
-            assert any(p.search(encoded) for p in patterns), name
+            assert finder.find([raw({name: 1}).SerializeToString()]), name
+    assert not finder.find([raw({"http.method": "GET", "gen_ai.tool.name": "x", "total": 5}).SerializeToString()])
 
 
 @pytest.mark.parametrize(
