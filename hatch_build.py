@@ -82,19 +82,26 @@ def warn(problem: str) -> None:
 class WalkerHook(BuildHookInterface):  # type: ignore[misc]
     """Puts the compiled walker next to the source of an editable install, or into the wheel, which then is of this platform."""
 
+    folder: tempfile.TemporaryDirectory[str] | None = None
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile before files are collected; `version` is `editable` or `standard`."""
         if version == "editable":
             make()
         elif not unwanted():
-            self.folder = tempfile.TemporaryDirectory()  # lives as long as the hook: until the wheel is written
+            self.folder = tempfile.TemporaryDirectory()
             built = Path(self.folder.name, BUILT.name)
             if problem := compile_walker(built):
                 warn(problem)
                 return
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data.update(pure_python=False, tag=f"cp311-abi3-{platform}")
-            build_data["force_include"][str(built)] = str(BUILT.relative_to(ROOT))
+            build_data["force_include"][str(built)] = "collector/otlp/_plain.abi3.so"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """The wheel is written."""
+        if self.folder is not None:
+            self.folder.cleanup()
 
 
 def make() -> int:
@@ -121,5 +128,10 @@ def check() -> int:
     return 1 if problem else 0
 
 
+def main(arguments: list[str]) -> int:
+    """Exit code of a call by make."""
+    return check() if arguments == ["--check"] else make()
+
+
 if __name__ == "__main__":
-    raise SystemExit(check() if "--check" in sys.argv[1:] else make())
+    raise SystemExit(main(sys.argv[1:]))
