@@ -117,7 +117,9 @@ class TailSampling(Processor):
     def process(self, batch: Batch, now: float) -> Batch | None:
         """The spans of sampled traces, in order, with what was held of them."""
         slices = [Slice(group.header, scope) for group in batch.groups for scope in group.scopes]
-        unique = dict.fromkeys(chain.from_iterable(part.ids for part in slices))
+        unique: dict[bytes, None] = {}
+        for part in slices:
+            unique |= dict.fromkeys(part.ids)
         kept = self._sampled.known(unique)
         fresh = [trace_id for trace_id in unique if trace_id not in kept] if kept else list(unique)
         late = self._dropped.known(fresh)
@@ -174,7 +176,7 @@ class TailSampling(Processor):
             times = evidence.times(slices, {trace_id for trace_id, state in bits.items() if state in open_states})
         for trace_id, span in times.items():
             if trace_id in again:
-                times[trace_id] = span = widened(again[trace_id].times[trace_id], span)
+                times[trace_id] = span = widened(again[trace_id].times.get(trace_id, (0, 0)), span)
             bits[trace_id] |= evidence.lasting(*span)
         for trace_id, found in evidence.find(slices, bits).items():
             bits[trace_id] |= found
@@ -258,7 +260,7 @@ class TailSampling(Processor):
         for part in slices if known else ():
             self._extend(part, known)
         if waiting:
-            chunk = Chunk(now, waiting, {trace_id: times[trace_id] for trace_id in waiting} if times else {})
+            chunk = Chunk(now, waiting, {trace_id: times.get(trace_id, (0, 0)) for trace_id in waiting} if times else {})
             for part in slices:
                 stays = list(map(waiting.__contains__, part.ids))
                 if True in stays:

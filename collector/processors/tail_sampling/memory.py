@@ -22,7 +22,7 @@ SPAN_OVERHEAD, SLOT_OVERHEAD = 33, 27
 """Bytes CPython needs beside a span's own: for its object; for its place in a chunk, which stays when the span is taken."""
 TRACE_OVERHEAD, TIMES_OVERHEAD, EDGE_OVERHEAD, CHUNK_OVERHEAD, PIECE_OVERHEAD = 250, 250, 110, 700, 200
 """For each trace; its times, where known; each scope of a chunk; each chunk; each scope of a trace's later requests."""
-_CHUNK = 1024
+_CHUNK = 512
 """Spans of a chunk, more only where one trace has more: so much is searched to take one trace."""
 _SLACK = 32
 """When room runs out, a chunk of up to this part of the room goes as a whole."""
