@@ -62,11 +62,15 @@ class Chunk:
     def take(self, trace_id: bytes) -> list[Piece]:
         """Remove one trace; its spans."""
         found: dict[int, Piece] = {}
+        edges, edge = self._edges, 0
         for position in self._positions(trace_id):
-            edge = bisect_right(self._edges, position, key=itemgetter(0)) - 1
-            _, group, scope = self._edges[edge]
+            if len(edges) > 1:
+                edge = bisect_right(edges, position, key=itemgetter(0)) - 1
             item = self._items[position]
-            found.setdefault(edge, (group, scope, []))[2].append(item)
+            if edge in found:
+                found[edge][2].append(item)
+            else:
+                found[edge] = (edges[edge][1], edges[edge][2], [item])
             self.size -= SPAN_OVERHEAD + len(item)
             self._items[position] = _GONE
             self._ids[position * ID : position * ID + ID] = _NO_ID
