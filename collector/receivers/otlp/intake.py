@@ -11,6 +11,7 @@ from collector.component import Accept, Hold, Settings
 from collector.errors import Refused, Rejected
 from collector.model import Signal
 from collector.otlp.answers import Failure, failure
+from collector.otlp.identity import with_service
 from collector.otlp.mapping import Reader
 from collector.otlp.request import Opened, open_slices
 
@@ -45,6 +46,12 @@ class Intake:
         self._requests = meters.counter(
             "collector_receiver_requests", "Requests by answer.", ("receiver", "transport", "code"), cap=0
         )
+        self._unnamed = meters.counter(
+            "collector_receiver_unknown_service",
+            "Accepted items without a service name; they go on as unknown_service.",
+            (*names, "otel_signal"),
+            cap=0,
+        )
         self._nonstandard = meters.counter(
             "collector_nonstandard_json", "JSON that the letter of the OTLP specification forbids.", ("kind",), cap=0
         )
@@ -70,12 +77,14 @@ class Intake:
         """Check one encoded request and wait until the pipelines have it. Raises Refused, Rejected or what is a bug."""
         accept = self.require(signal)
         opened = await _paced(open_slices(signal, body, hold.grow))
-        count = opened.batch.count()
+        batch, unnamed = with_service(opened.batch)
+        count = batch.count()
         refused = opened.rejected
         try:
             if count:
-                opened.batch.metadata = metadata
-                await accept(opened.batch)
+                batch.metadata = metadata
+                await accept(batch)
+                self._unnamed.add(unnamed, *self._labels, signal.value)
                 self._counters["accepted", signal].add(count, *self._labels)
         except (Refused, Rejected):
             refused += count
