@@ -8,6 +8,11 @@ import ctypes
 import gc
 from collections.abc import Callable
 
+from collector.otlp.plain import COMPILED
+
+WALKER = "compiled" if COMPILED else "python"
+"""Which way plain requests take."""
+
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's where it is installed, else None for Python's own."""

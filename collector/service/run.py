@@ -27,7 +27,7 @@ from collector.service.graph import Builder, Graph, naming
 from collector.service.host import ServiceHost
 from collector.service.logs import OwnLog, own_log
 from collector.service.ports import in_use
-from collector.service.process import loop_factory, tune_memory
+from collector.service.process import WALKER, loop_factory, tune_memory
 from collector.service.reload import Reloads, said
 from collector.service.swap import LAST_MOMENT, Swap, start_each, stop_each
 
@@ -176,7 +176,7 @@ class Service:
             )
         for greet in self.greet:
             greet()
-        self._log.info("ready", extra={"config_hash": resolved.digest, "pid": os.getpid()})
+        self._log.info("ready", extra={"config_hash": resolved.digest, "pid": os.getpid(), "walker": WALKER})
         self.reloads.catch_up()
 
     async def _start(self, resolved: Resolved) -> None:

@@ -18,6 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from collector import __version__
 from collector.fields import listen_address
 from collector.meters import Meters
+from collector.service.process import WALKER
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -108,7 +109,7 @@ def process_metrics() -> Iterator[Metric]:
     yield _one("otelcol_process_cpu_seconds", "Total CPU user and system time in seconds.", "counter", time.process_time())
     if (resident := _resident()) is not None:
         yield _one("otelcol_process_memory_rss", "Total physical memory (resident set size) in bytes.", "gauge", resident)
-    build = {"version": __version__, "python": platform.python_version()}
+    build = {"version": __version__, "python": platform.python_version(), "walker": WALKER}
     yield _one("collector_build_info", "What is running.", "gauge", 1, build)
     target = Metric("target", "Target metadata", "info")
     target.add_sample("target_info", {"service_name": "otel-sidecar", "service_version": __version__}, 1)

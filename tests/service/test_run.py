@@ -8,6 +8,7 @@ import pytest
 
 from collector.errors import ConfigError
 from collector.service import run as running
+from collector.service.process import WALKER
 from collector.service.run import RunOptions, Service, main
 from tests.service.sidecar import BASE, COMPONENTS, books
 from tests.support import eventually, free_port
@@ -44,6 +45,14 @@ async def test_a_port_in_use_ends_the_start_with_the_components_name(sidecar, ca
     assert await sidecar.task == 1
     assert 'failed to start "feeder" receiver: address in use' in [getattr(r, "error", "") for r in caplog.records]
     assert sidecar.service.host.state() == "failed"
+
+
+async def test_the_log_says_when_it_is_ready_and_by_which_walker_it_reads(sidecar, caplog):
+    caplog.set_level("INFO")
+    await sidecar.start()
+    (ready,) = [record for record in caplog.records if record.message == "ready"]
+    assert (ready.pid, ready.walker) == (os.getpid(), WALKER)
+    await sidecar.stop()
 
 
 async def test_own_metrics_show_the_books(sidecar):

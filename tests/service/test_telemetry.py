@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from collector.meters import Meters
 from collector.service import telemetry
+from collector.service.process import WALKER
 from collector.service.telemetry import SelfMetrics, exposition
 from tests.support import FakeHost, free_port
 
@@ -72,6 +73,9 @@ def test_the_process_and_what_was_built_are_shown() -> None:
     assert found["otelcol_process_memory_rss"] > 1 << 20
     assert found["collector_build_info"] == 1
     assert found["target_info"] == 1
+    (build,) = [metric for metric in telemetry.process_metrics() if metric.name == "collector_build_info"]
+    assert build.samples[0].labels.keys() == {"version", "python", "walker"}
+    assert build.samples[0].labels["walker"] == WALKER
 
 
 def test_without_proc_memory_is_left_out_and_uptime_counts_from_the_first_use(
