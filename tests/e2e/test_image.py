@@ -22,12 +22,16 @@ USER = 10001
 SYSTEM_PYTHON, NEW_ENOUGH = "/usr/bin/python3", "import sys; sys.exit(sys.version_info < (3, 11))"
 
 
+LACKING = "import sys; sys.path.insert(0, {!r}); from hatch_build import lacking; print(lacking(), end='')"
+
+
 class Installed(NamedTuple):
-    """Where the build stage put things."""
+    """Where the build stage put things, and what its Python lacked to compile the walker."""
 
     command: Path
     config: Path
     home: Path
+    lacking: str
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,8 @@ def build(folder: Path) -> Installed:
     shutil.rmtree(source)
     if os.getuid() == 0:
         os.chown(home, USER, USER)
-    return Installed(folder / "venv" / "bin" / "otel-sidecar", folder / "config.yaml", home)
+    lacking = subprocess.check_output([folder / "venv" / "bin" / "python", "-c", LACKING.format(str(ROOT))], text=True)
+    return Installed(folder / "venv" / "bin" / "otel-sidecar", folder / "config.yaml", home, lacking)
 
 
 def as_user(installed: Installed, ports: dict[str, int]) -> dict[str, object]:
@@ -93,6 +98,8 @@ def test_the_installed_program_serves_as_user_10001_with_the_shipped_configurati
         process = subprocess.Popen(command, stdout=log, stderr=log, **options)  # type: ignore[call-overload]
     try:
         wait_for(lambda: get(f"http://{LOOPBACK}:{ports['HEALTH']}/readyz"), 20, "readiness")
+        walker = "python" if installed.lacking else "compiled"
+        assert f'"walker":"{walker}"' in (installed.home / "log").read_text()
         health = subprocess.run(
             [installed.command, "health", "--endpoint", f"{LOOPBACK}:{ports['HEALTH']}"],
             capture_output=True,
@@ -105,6 +112,12 @@ def test_the_installed_program_serves_as_user_10001_with_the_shipped_configurati
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def test_the_build_stage_has_a_compiler_and_the_image_none() -> None:
+    build, final = (ROOT / "Dockerfile").read_text().split("\nFROM ")[1:]
+    assert re.search(r"apt-get install .* gcc libc6-dev\b", build)
+    assert "apt-get" not in final
 
 
 def test_the_health_check_fails_when_nothing_listens(installed: Installed) -> None:
