@@ -381,6 +381,7 @@ typedef struct {
 static int is_scalar(struct cursor in, struct part *part) {
     const uint8_t *end = in.end;
     if (!read_part(&in, part) || in.at != end) return 0;
+    if (part->number == 2) return part->wire == 0 && end - part->begin == 2 && part->value < 2;
     if (part->wire == 0) return end - part->begin == 2 || end[-1] != 0; /* no padding */
     return SCHEMA[ANY_VALUE][part->number].kind != UNKNOWN;
 }

@@ -16,6 +16,8 @@ ATTRIBUTE, ERROR = 1, 2
 """Bits of a hit: an attribute may fulfil a condition; the status may be ERROR."""
 SPAN_ATTRIBUTES = 9
 _HITS, _HITS_PER_ITEM = 2000, 64
+_SEARCHED = 256
+"""Items searched at once: a copy of 200 KB stays in the cache and in memory that is reused, a larger one does not."""
 
 
 class Condition(NamedTuple):
@@ -52,6 +54,12 @@ class Finder:
         if self._keys is not None:
             found: Mapping[int, int] = self._keys.find(items)
             return found
+        marks: dict[int, int] = {}
+        for start in range(0, len(items), _SEARCHED):
+            marks |= {start + at: bits for at, bits in self._search(items[start : start + _SEARCHED]).items()}
+        return marks
+
+    def _search(self, items: list[bytes]) -> dict[int, int]:
         try:
             marks = self._scanner.scan(items, max(_HITS, _HITS_PER_ITEM * len(items))).marks
         except EngineFailed:  # nothing is known, so everything must be read

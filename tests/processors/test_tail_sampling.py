@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from collector.model import Batch, Signal, open_envelope
+from collector.otlp import plain
 from collector.otlp.heads import read_heads
 from collector.otlp.scan import EngineFailed
 from collector.processors.tail_sampling import TailSampling, rules
@@ -536,12 +537,13 @@ def test_what_is_undecided_at_shutdown_is_judged_or_dropped():
 
 
 def test_a_failed_search_reads_every_span(monkeypatch):
+    monkeypatch.setattr(plain, "compiled", None)
     component = sampler()
 
-    def fail(items):
+    def fail(*_):
         raise EngineFailed("none")
 
-    monkeypatch.setattr(component._evidence._scanner, "scan", fail)
+    monkeypatch.setattr(component._evidence._finder._scanner, "scan", fail)
     failed, timeout = span(trace=trace_id(), error=True), span(trace=trace_id(), values={"status": "timeout"})
     assert send(component, span(trace=trace_id()), failed, timeout) == [failed.span_id, timeout.span_id]
 
@@ -702,8 +704,21 @@ def test_verdicts_are_remembered_within_bounds(monkeypatch):
     assert len(component._so_far) == 1
 
 
-def test_warming_compiles_the_patterns_if_there_are_any():
+@pytest.mark.parametrize("bounds", [{"min_value": 2.5}, {"max_value": 3.5}, {"min_value": 2.5, "max_value": 3.4}, {"min_value": -1e300},
+    {"max_value": float("inf"), "min_value": 3}])  # fmt: skip
+def test_numbers_are_compared_with_fractions_and_with_bounds_beyond_integers(bounds):
+    component = sampler({"name": "n", "type": "numeric_attribute", "numeric_attribute": {"key": "n", **bounds}})
+    low, high = bounds.get("min_value", -1e308), bounds.get("max_value", 1e308)
+    for value in (-(2**63), 2, 3, 4, 2**63 - 1, 2.5, 2.6, 3.5, "3"):
+        kept = send(component, span(values={"n": value}))
+        assert bool(kept) == (not isinstance(value, str) and low <= value <= high), value
+    with pytest.raises(ValidationError, match="nan is none"):
+        sampler({"name": "n", "type": "numeric_attribute", "numeric_attribute": {"key": "n", "min_value": float("nan")}})
+
+
+def test_warming_compiles_the_patterns_if_there_are_any(monkeypatch):
+    monkeypatch.setattr(plain, "compiled", None)
     component = sampler(ERRORS)
     component.warm()
-    assert component._evidence._scanner._search is not None
+    assert component._evidence._finder._scanner._search is not None
     sampler(TENTH).warm()

@@ -1,4 +1,4 @@
-"""Conditions on attributes: a byte pattern that finds the spans worth decoding, and the exact test on what was decoded.
+"""Conditions on attributes: a search that finds the spans worth decoding, and the exact test on what was decoded.
 
 A pattern is the key, or key and value as encoders write them (key first, shortest lengths); with the value first or with padded
 lengths the span is found too.
@@ -6,10 +6,12 @@ lengths the span is found too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from collector.model import slim_schema
+from collector.otlp.find import Condition
 from collector.processors.tail_sampling import policies as settings
 
 _BYTES, _INT64, _DOUBLE, _BOOL = 12, 3, 1, 8
@@ -27,6 +29,7 @@ _schema = slim_schema(
 Value = bytes | bool | int | float
 Attributes = list[tuple[bytes, Value]]
 _ANY = rb"[\x00-\xff]"
+_INT64_MAX = 2**63 - 1
 _5XX = rb"\x12\x03\x18(?:[\xf4-\xff]\x03|[\x80-\xd7]\x04)"
 """Pattern of an encoded AnyValue with an integer from 500 to 599."""
 ERROR_STATUS = rb"\x18[\x02\x82]"
@@ -79,23 +82,45 @@ Test = tuple[bytes, Callable[[Value], bool], int]
 """Attribute key, whether a value makes the condition true, the bit it sets."""
 
 
+class Search(NamedTuple):
+    """What finds the spans worth decoding: conditions for the compiled walker, byte patterns where there is none."""
+
+    conditions: list[Condition]
+    patterns: list[bytes]
+
+
 def attribute_test(
     policy: settings.StringAttribute | settings.NumericAttribute | settings.BooleanAttribute, bit: int
-) -> tuple[list[bytes], Test]:
-    """Search patterns and the exact test of one attribute policy."""
+) -> tuple[Search, Test]:
+    """The search and the exact test of one attribute policy."""
     key = policy.key.encode()
     if isinstance(policy, settings.BooleanAttribute):
         wanted = policy.value
-        return [_pair(key, b"\x10" + bytes([wanted]))], (key, lambda v: v is wanted, bit)
+        return _equal(key, [b"\x10" + bytes([wanted])]), (key, lambda v: v is wanted, bit)
     if isinstance(policy, settings.NumericAttribute):
-        low = float("-inf") if policy.min_value is None else policy.min_value
-        high = float("inf") if policy.max_value is None else policy.max_value
-        return [_hex(key)], (key, lambda v: type(v) in (int, float) and low <= v <= high, bit)
+        low = -math.inf if policy.min_value is None else policy.min_value
+        high = math.inf if policy.max_value is None else policy.max_value
+        return Search([Condition(key, low=_int64(low), high=_int64(high))], [_hex(key)]), (
+            key,
+            lambda v: type(v) in (int, float) and low <= v <= high,
+            bit,
+        )
     if policy.enabled_regex_matching:
         regexes = policy.regexes()
-        return [_hex(key)], (key, lambda v: isinstance(v, bytes) and _found(regexes, v), bit)
+        return Search([Condition(key)], [_hex(key)]), (key, lambda v: isinstance(v, bytes) and _found(regexes, v), bit)
     values = frozenset(value.encode() for value in policy.values)
-    return [_pair(key, _text_value(value)) for value in policy.values], (key, lambda v: v in values, bit)
+    return _equal(key, map(_text_value, policy.values)), (key, lambda v: v in values, bit)
+
+
+def _int64(bound: float) -> int:
+    """The nearest integer that an attribute can be."""
+    return round(min(max(bound, -_INT64_MAX - 1), _INT64_MAX))
+
+
+def _equal(key: bytes, values: Iterable[bytes]) -> Search:
+    """The search for a key with one of some encoded values."""
+    wanted = tuple(values)
+    return Search([Condition(key, values=wanted)], [_pair(key, value) for value in wanted])
 
 
 def _found(regexes: Sequence[Any], value: bytes) -> bool:
@@ -103,23 +128,23 @@ def _found(regexes: Sequence[Any], value: bytes) -> bool:
     return any(regex.search(text) for regex in regexes)
 
 
-def error_tests(bit: int, error_type: bool, http_5xx: bool, status_values: Sequence[str]) -> tuple[list[bytes], list[Test]]:
-    """Search patterns and exact tests for errors that are not in a span's status."""
-    patterns: list[bytes] = []
-    tests: list[Test] = []
+def error_tests(bit: int, error_type: bool, http_5xx: bool, status_values: Sequence[str]) -> list[tuple[Search, list[Test]]]:
+    """Searches and exact tests for errors that are not in a span's status."""
+    out: list[tuple[Search, list[Test]]] = []
     if error_type:
-        patterns.append(_hex(b"error.type"))
-        tests.append((b"error.type", lambda v: v not in (b"", False), bit))
+        key = b"error.type"
+        out.append((Search([Condition(key)], [_hex(key)]), [(key, lambda v: v not in (b"", False), bit)]))
     if http_5xx:
         # literals, not a class: hyperscan would look closer at every span that has the key, at twice the cost of the whole search
         codes = [_hex(b"status_code\x12\x03\x18" + _varint(code)) for code in range(500, 600)]
-        patterns.append(b"|".join([*codes, rb"status_code\x12[^\x02\x03]", _5XX + rb"\x0a[\x10\x19]http"]))
-        tests += [(key, _is_5xx, bit) for key in (b"http.response.status_code", b"http.status_code")]
+        pattern = b"|".join([*codes, rb"status_code\x12[^\x02\x03]", _5XX + rb"\x0a[\x10\x19]http"])
+        keys = (b"http.response.status_code", b"http.status_code")
+        search = Search([Condition(key, low=500, high=599) for key in keys], [pattern])
+        out.append((search, [(key, _is_5xx, bit) for key in keys]))
     if status_values:
         wanted = frozenset(value.encode() for value in status_values)
-        patterns += [_pair(b"status", _text_value(value)) for value in status_values]
-        tests.append((b"status", lambda v: v in wanted, bit))
-    return patterns, tests
+        out.append((_equal(b"status", map(_text_value, status_values)), [(b"status", lambda v: v in wanted, bit)]))
+    return out
 
 
 def _is_5xx(value: Value) -> bool:

@@ -1,7 +1,7 @@
 """Which bits the spans of a request set, without decoding more than the spans that may set one.
 
-Errors, those in the status and the others of R-203, and attributes are searched as encoded bytes in one scan over the request;
-only spans that the scan marks are read. Heads of all spans are read for times and for status codes other than ERROR alone.
+Errors, those in the status and the others of R-203, and attributes are searched in the encoded spans, all at once; only spans
+that the search marks are read. Heads of all spans are read for times and for status codes other than ERROR alone.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pydantic import Field
 
 from collector import fields
 from collector.model import Scope
+from collector.otlp.find import ATTRIBUTE, ERROR, Finder
 from collector.otlp.heads import SpanHead
-from collector.otlp.scan import EngineFailed, Scanner
 from collector.processors.tail_sampling.attributes import (
     ERROR_STATUS,
     Attributes,
@@ -29,8 +29,6 @@ from collector.processors.tail_sampling.rules import Plan
 _ERROR = 2
 Times = tuple[int, int]
 """Earliest start, 0 if none is known, and latest end, nanoseconds."""
-_SCANNED = 256
-"""Spans searched at once: a copy of 200 KB stays in the cache and in memory that is reused, a larger one does not."""
 _RESOURCES, _HEADER = 1000, 8192
 """How many resources are remembered, and up to which size."""
 
@@ -83,25 +81,21 @@ class Evidence:
         self._plan = plan
         found = [attribute_test(policy, bit) for policy, bit in plan.attributes]
         self._resource_tests = _by_key(test for _, test in found)
-        patterns = [pattern for patterns, _ in found for pattern in patterns]
-        tests = [test for _, test in found]
+        searches = [(search, [test]) for search, test in found]
         if plan.errors and not errors.status_only:
-            more, exact = error_tests(plan.errors, errors.error_type, errors.http_5xx, errors.status_values)
-            patterns += more
-            tests += exact
-        self._span_tests = _by_key(tests)
+            searches += error_tests(plan.errors, errors.error_type, errors.http_5xx, errors.status_values)
+        self._span_tests = _by_key(test for _, tests in searches for test in tests)
         self._codes = plan.statuses if set(plan.statuses) - {_ERROR} else {}
-        self._error_pattern = 1 << len(patterns) if plan.statuses and not self._codes else 0
-        if self._error_pattern:
-            patterns.append(ERROR_STATUS)
-        self._attribute_patterns = (1 << len(patterns)) - 1 & ~self._error_pattern
-        self._scanner = Scanner(patterns) if patterns else None
+        status = ERROR_STATUS if plan.statuses and not self._codes else None
+        conditions = [condition for search, _ in searches for condition in search.conditions]
+        patterns = [pattern for search, _ in searches for pattern in search.patterns]
+        self._finder = Finder(conditions, patterns, status) if patterns or status else None
         self._resource_bits: dict[bytes, int] = {}
 
     def warm(self) -> None:
         """Compile the patterns. Raises EngineFailed."""
-        if self._scanner is not None:
-            _ = self._scanner.engine
+        if self._finder is not None:
+            self._finder.warm()
 
     def fixed(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """The bits that a trace id sets by itself."""
@@ -145,25 +139,17 @@ class Evidence:
                 yield trace_id, self._codes.get(head.status.code, 0)
 
     def _marked(self, slices: Sequence[Slice]) -> Iterator[tuple[bytes, int]]:
-        if self._scanner is None:
+        if self._finder is None:
             return
         items = [item for part in slices for item in part.scope.items] if len(slices) > 1 else slices[0].scope.items
         owners = [trace_id for part in slices for trace_id in part.ids] if len(slices) > 1 else slices[0].ids
-        for start in range(0, len(items), _SCANNED):
-            for position, patterns in self._scan(items[start : start + _SCANNED]).items():
-                item, bits = items[start + position], 0
-                if patterns & self._error_pattern and SpanHead.FromString(item).status.code == _ERROR:
-                    bits = self._plan.statuses[_ERROR]
-                if patterns & self._attribute_patterns:
-                    bits |= _test(span_attributes(item), self._span_tests)
-                yield owners[start + position], bits
-
-    def _scan(self, items: Sequence[bytes]) -> dict[int, int]:
-        assert self._scanner is not None
-        try:
-            return self._scanner.scan(items).marks
-        except EngineFailed:  # nothing is known, so everything must be read
-            return dict.fromkeys(range(len(items)), -1)
+        for position, what in self._finder.find(items).items():
+            item, bits = items[position], 0
+            if what & ERROR and SpanHead.FromString(item).status.code == _ERROR:
+                bits = self._plan.statuses.get(_ERROR, 0)
+            if what & ATTRIBUTE:
+                bits |= _test(span_attributes(item), self._span_tests)
+            yield owners[position], bits
 
     def _resources(self, slices: Iterable[Slice]) -> Iterator[tuple[bytes, int]]:
         for part in slices if self._resource_tests else ():

@@ -95,6 +95,8 @@ class NumericAttribute(Config):
     def _range(self) -> NumericAttribute:
         if self.min_value is None and self.max_value is None:
             raise ValueError("numeric_attribute needs min_value or max_value")
+        if self.min_value != self.min_value or self.max_value != self.max_value:
+            raise ValueError("min_value and max_value are numbers: .nan is none")
         return self
 
 
