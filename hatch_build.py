@@ -26,7 +26,7 @@ except ImportError:  # make calls this file in an environment without hatchling
 ROOT = Path(__file__).parent
 SOURCE = ROOT / "collector" / "otlp" / "_plain.c"
 BUILT = SOURCE.with_suffix(".abi3.so")
-FLAGS = ("-std=c11", "-O2", "-fPIC", "-fstack-protector-strong", "-Wall", "-Wextra", "-DPy_LIMITED_API=0x030B0000")
+FLAGS = ("-std=c11", "-O3", "-fPIC", "-fstack-protector-strong", "-Wall", "-Wextra", "-DPy_LIMITED_API=0x030B0000")
 LINK = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
 
 
