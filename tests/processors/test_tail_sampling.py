@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from collector.model import Batch, Signal, open_envelope
 from collector.otlp import plain
 from collector.otlp.heads import read_heads
+from collector.otlp.request import open_request
 from collector.otlp.scan import EngineFailed
 from collector.processors.tail_sampling import TailSampling, rules
 from collector.processors.tail_sampling.hashing import fnv1a, threshold
@@ -714,6 +715,18 @@ def test_numbers_are_compared_with_fractions_and_with_bounds_beyond_integers(bou
         assert bool(kept) == (not isinstance(value, str) and low <= value <= high), value
     with pytest.raises(ValidationError, match="nan is none"):
         sampler({"name": "n", "type": "numeric_attribute", "numeric_attribute": {"key": "n", "min_value": float("nan")}})
+
+
+def test_what_was_held_and_what_came_later_can_be_sampled_again():
+    """Ids and heads run parallel to the items, also where held spans join a request."""
+    first, second = sampler(ERRORS), sampler(ERRORS)
+    trace, other = trace_id(), trace_id()
+    early, late, more = span(trace=trace), span(trace=trace, error=True), span(trace=other, error=True)
+    assert first.process(open_request(Signal.TRACES, traces(early).SerializeToString()).batch, 0.0) is None
+    out = first.process(open_request(Signal.TRACES, traces(late, more).SerializeToString()).batch, 0.0)
+    assert {s.span_id for s in spans_of(out)} == {early.span_id, late.span_id, more.span_id}
+    again = second.process(out, 0.0)
+    assert {s.span_id for s in spans_of(again)} == {early.span_id, late.span_id, more.span_id}
 
 
 def test_warming_compiles_the_patterns_if_there_are_any(monkeypatch):

@@ -237,7 +237,7 @@ def merged(groups: list[Group], pieces: list[Piece]) -> list[Group]:
     scopes: dict[tuple[bytes, bytes], Scope] = {}
     for group in by_header.values():
         for scope in group.scopes:
-            if scope.heads is None:
+            if scope.heads is None and scope.trace_ids is None:  # those run parallel to the items
                 scopes.setdefault((group.header, scope.header), scope)
     for group_header, scope_header, items in pieces:
         if group_header not in by_header:
