@@ -110,6 +110,9 @@ class Processor(Component):
         """Decide everything still held, because the service stops or the component is replaced."""
         return None
 
+    def kept(self, batch: Batch) -> None:
+        """Look, without changing it, at what leaves the whole chain; only processors that define it are called."""
+
     def held(self) -> int:
         """Items inside at the moment."""
         return 0
@@ -118,8 +121,8 @@ class Processor(Component):
 class Exporter(Component):
     """Sends payloads. Queue, batching, retry, timeout and counters belong to the pipeline, never to an exporter."""
 
-    async def start(self) -> None:
-        """Open clients; a backend that does not answer is no reason to fail."""
+    async def start(self) -> None: ...  # open clients; a backend that does not answer is no reason to fail
+    async def stop(self) -> None: ...  # close clients
 
     async def send(self, payload: Payload) -> int | tuple[int, int]:
         """Deliver it once; returns how many items the backend rejected (never retried), or that and how many were filtered out.
@@ -127,9 +130,6 @@ class Exporter(Component):
         Raises errors.Retryable, errors.Permanent or errors.Oversized; anything else counts as Permanent.
         """
         raise NotImplementedError
-
-    async def stop(self) -> None:
-        """Close clients."""
 
 
 class Receiver(Component):

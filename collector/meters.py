@@ -14,8 +14,11 @@ from math import fsum
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.samples import Exemplar
 
 OVERFLOW = "__overflow__"
+Bucket = Any
+"""One bucket of one histogram series, as `observe_many` gives it and `show_exemplar` takes it."""
 DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10, 30, 60)  # R-503
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -70,18 +73,23 @@ class Instrument:
         """Put one value into a histogram."""
         self._child(labels).observe(value, exemplar)
 
-    def observe_many(self, values: Sequence[float], *labels: str) -> None:
-        """Put several finite values into a histogram at once; their sum is rounded once."""
+    def observe_many(self, values: Sequence[float], *labels: str) -> list[tuple[Bucket, float]]:
+        """Put several finite values into a histogram at once; their sum is rounded once.
+
+        Returns the buckets they fell into, each with the largest value in it.
+        """
         child = self._child(labels)
         child._sum.inc(fsum(values))
-        ordered, below = sorted(values), 0
+        ordered, below, touched = sorted(values), 0, []
         for bound, bucket in zip(child._upper_bounds, child._buckets, strict=True):
             upto = bisect_right(ordered, bound, below)
             if upto > below:
                 bucket.inc(upto - below)
+                touched.append((bucket, ordered[upto - 1]))
                 if upto == len(ordered):
                     break
                 below = upto
+        return touched
 
     def touch(self, *labels: str) -> None:
         """Show the series with its start value, so that alerts see it before the first event."""
@@ -95,6 +103,16 @@ class Instrument:
     def series(self) -> dict[tuple[str, ...], float]:
         """All series of a counter or gauge."""
         return {labels: float(child._value.get()) for labels, child in list(self._children.items())}
+
+
+def show_exemplar(bucket: Bucket, trace_id: bytes, value: float, at: float) -> None:
+    """Let a bucket lead to a trace, under OpenMetrics only; `at`: seconds since 1970.
+
+    One older than what is shown changes nothing: Prometheus refuses exemplars that go back in time.
+    """
+    shown = bucket.get_exemplar()
+    if shown is None or shown.timestamp <= at:
+        bucket.set_exemplar(Exemplar({"trace_id": trace_id.hex()}, value, at))
 
 
 class Meters:

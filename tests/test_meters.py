@@ -2,7 +2,7 @@
 
 import pytest
 
-from collector.meters import OVERFLOW, Meters
+from collector.meters import OVERFLOW, Meters, show_exemplar
 
 
 def test_the_same_name_is_the_same_instrument():
@@ -84,3 +84,27 @@ def test_many_observations_have_an_exactly_rounded_sum_and_respect_the_cap():
     histogram.observe_many([], "d")
     sums = {s.labels["x"]: s.value for family in meters.own.collect() for s in family.samples if s.name == "h_sum"}
     assert sums == {"a": 1.0, OVERFLOW: 6.0}
+
+
+def test_many_observations_tell_which_buckets_they_fell_into_and_their_largest_value_there():
+    meters = Meters()
+    histogram = meters.histogram("h", "text", ("x",), buckets=(1, 2, 3))
+    touched = histogram.observe_many([2.5, 0.5, 9.0, 1, 0.7], "a")
+    assert [value for _, value in touched] == [1, 2.5, 9.0]
+    for number, (bucket, value) in enumerate(touched):
+        show_exemplar(bucket, bytes(15) + bytes([number]), value, 100.0)
+    (family,) = [f for f in meters.own.collect() if f.name == "h"]
+    shown = {s.labels["le"]: s.exemplar for s in family.samples if s.exemplar is not None}
+    assert {le: (e.labels["trace_id"][-2:], e.value) for le, e in shown.items()} == {
+        "1.0": ("00", 1), "3.0": ("01", 2.5), "+Inf": ("02", 9.0),
+    }  # fmt: skip
+    assert histogram.observe_many([], "a") == []
+
+
+def test_an_exemplar_older_than_the_one_shown_changes_nothing():
+    histogram = Meters().histogram("h", "text", buckets=(1,))
+    ((bucket, _),) = histogram.observe_many([0.5])
+    for trace, at in ((b"a", 100.0), (b"b", 101.0), (b"c", 100.5), (b"d", 101.0)):
+        show_exemplar(bucket, trace * 16, 0.5, at)
+    shown = bucket.get_exemplar()
+    assert (shown.labels, shown.value, shown.timestamp) == ({"trace_id": (b"d" * 16).hex()}, 0.5, 101.0)

@@ -23,6 +23,7 @@ class Chain:
     def __init__(self, signal: Signal, processors: Sequence[Processor], meters: Meters, log: logging.Logger) -> None:
         self.signal, self.processors, self._log = signal, tuple(order(processors)), log
         self._at = self._given = 0
+        self._observers = [p for p in self.processors if type(p).kept is not Processor.kept]
         labels = ("processor", "otel_signal")
         self._incoming = meters.counter("otelcol_processor_incoming_items", "Items given to a processor.", labels, cap=0)
         self._outgoing = meters.counter("otelcol_processor_outgoing_items", "Items that left a processor.", labels, cap=0)
@@ -42,7 +43,16 @@ class Chain:
             self._outgoing.add(count, name, self.signal.value)
             if not count:
                 return None, 0
+        assert current is not None
+        for observer in self._observers:
+            self._tell(observer, current)
         return current, count
+
+    def _tell(self, observer: Processor, batch: Batch) -> None:
+        try:
+            observer.kept(batch)
+        except Exception as error:  # every processor has done its work on the batch, so it may go on
+            self._broken(observer, error, "processor failed on what was kept")
 
     def _one(self, processor: Processor, batch: Batch | None, count: int, now: float) -> Batch | None:
         assert batch is not None
@@ -94,12 +104,12 @@ class Chain:
         if self.processors:
             self._broken(self.processors[self._at], error)
 
-    def _broken(self, processor: Processor, error: Exception) -> None:
+    def _broken(self, processor: Processor, error: Exception, event: str = "processor failed: batch dropped") -> None:
         # Type and place only: an exception's text may quote the data it choked on.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}"
         self._log.error(
-            "processor failed: batch dropped",
+            event,
             extra={"processor": processor.settings.id, "error": type(error).__name__, "place": where},
         )
 

@@ -96,6 +96,62 @@ def test_items_in_and_out_are_counted_for_each_processor():
     assert meters.counter("otelcol_processor_outgoing_items", "", labels).value("halving", "traces") == 1
 
 
+class Watching(Processor):
+    """Remembers what left the chain."""
+
+    def __init__(self, config, settings):
+        super().__init__(config, settings)
+        self.seen = []
+
+    def process(self, batch, now):
+        return batch
+
+    def kept(self, batch):
+        self.seen.append(batch.count())
+
+
+def test_a_processor_that_wants_it_is_shown_what_leaves_the_whole_chain_and_nothing_else():
+    row = chain(Watching, Halving, Counting)
+    out, _ = row.run(batch(traces(*(span() for _ in range(8)))), 8, 0.0)
+    assert row.processors[0].seen == [4] == [out.count()]
+    row = chain(Watching, Failing)
+    assert row.run(batch(traces(span())), 1, 0.0) == (None, 0)
+    assert row.processors[0].seen == []
+
+
+def test_what_is_released_later_is_shown_when_it_leaves():
+    row = chain(Watching, Holding, Halving)
+    row.run(batch(traces(*(span() for _ in range(4)))), 4, 0.0)
+    assert row.processors[0].seen == []
+    row.processors[1].release = True
+    assert [count for _, count in row.released(1.0)] == [2]
+    assert row.processors[0].seen == [2]
+    row.run(batch(traces(*(span() for _ in range(6)))), 6, 2.0)
+    assert [count for _, count in row.released(3.0, drain=True)] == [3]
+    assert row.processors[0].seen == [2, 3]
+
+
+def test_a_defect_in_looking_at_what_was_kept_costs_no_data_and_is_logged(caplog):
+    class Blind(Watching):
+        def kept(self, batch):
+            raise RuntimeError("4111")
+
+    row = chain(Blind, Watching)
+    assert row.run(batch(traces(span(), span())), 2, 0.0)[1] == 2
+    assert row.processors[1].seen == [2]
+    assert [(r.message, r.processor, r.error) for r in caplog.records] == [
+        ("processor failed on what was kept", "blind", "RuntimeError")
+    ]
+    assert "4111" not in caplog.text
+
+
+def test_what_is_released_and_dropped_by_the_rest_of_the_chain_goes_nowhere():
+    row = chain(Holding, Failing)
+    row.run(batch(traces(span())), 1, 0.0)
+    assert list(row.released(0.0, drain=True)) == []
+    assert row.processors[1].settings.drop == {(Signal.TRACES, "processor_error"): 1}
+
+
 def test_asyncio_is_not_needed():
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()

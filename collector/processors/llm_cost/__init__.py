@@ -61,6 +61,10 @@ class LlmCost(Processor):
         self._accounting.end(now)
         return Batch(batch.signal, batch.groups, None, batch.metadata) if changed else batch
 
+    def kept(self, batch: Batch) -> None:
+        """Show exemplars of traces that were kept (R-109)."""
+        self._accounting.counters.exemplars.kept(batch)
+
     def tick(self, now: float) -> None:
         """Log what waits, age the gauges."""
         self._accounting.tick(now)

@@ -64,7 +64,7 @@ class Books:
         """Book what the batch's tallies hold."""
         for tally in self._open.values():
             tally.sum_up()
-            self.counters.count(tally)
+            self.counters.count(tally, now)
             self.spend.book(tally)
             for alias in self._aliases:
                 alias.count(tally)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from collector.meters import Instrument, Meters
-from collector.processors.llm_cost.tally import Tally
+from collector.processors.llm_cost.exemplars import Exemplars
+from collector.processors.llm_cost.tally import AMOUNT, FIRST, LATENCY, Tally
 
 _COST = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -43,20 +44,22 @@ class Counters:
         self.info = meters.gauge("llm_price_catalog_info", "Price catalogue in use.", ("version", "source"), derived=True)
         self.age = meters.gauge("llm_price_catalog_age_seconds", "Age of the price catalogue.", ("source",), derived=True)
 
-    def count(self, tally: Tally) -> None:
+        self.exemplars = Exemplars()
+
+    def count(self, tally: Tally, now: float) -> None:
         """Raise them by the calls of one tally."""
-        labels, pair = tally.labels, tally.labels[1:3]
+        labels, pair, offer = tally.labels, tally.labels[1:3], self.exemplars.offer
         self.requests.add(len(tally.latencies), *labels, tally.status)
-        self.latency.observe_many(tally.latencies, *labels, tally.status)
+        offer(self.latency.observe_many(tally.latencies, *labels, tally.status), tally.calls, LATENCY, now)
         if tally.firsts:
-            self.ttft.observe_many(tally.firsts, *labels)
+            offer(self.ttft.observe_many(tally.firsts, *labels), tally.calls, FIRST, now)
         if tally.limited:
             self.rate_limited.add(len(tally.latencies), *pair)
         if tally.told:
             self._count_tokens(tally)
         if tally.amounts:
             self.cost.add(tally.cost, *labels, tally.source)
-            self.per_request.observe_many(tally.amounts, *labels)
+            offer(self.per_request.observe_many(tally.amounts, *labels), tally.calls, AMOUNT, now)
         if tally.reason:
             self.unpriced.add(len(tally.latencies), *labels[:2], tally.name[:128], *labels[3:], tally.reason)
 

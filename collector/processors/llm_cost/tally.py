@@ -9,6 +9,8 @@ from collector.processors.llm_cost.usage import Usage
 
 Call = tuple["Tally", int, float, float | None, Usage | None, float | None, bytes]
 """One counted call: start (ns), duration and time to the first token (seconds), usage, amount (USD), trace id."""
+LATENCY, FIRST, AMOUNT = 2, 3, 5
+"""Places of a call's values that histograms take."""
 
 
 def tokens(usage: Usage | None) -> tuple[int, int, int]:
