@@ -16,12 +16,13 @@ from collector.processors.llm_cost.catalogue import RELEASED, Catalogue
 from collector.processors.llm_cost.dedup import Dedup
 from collector.processors.llm_cost.dialects import Dialects, text
 from collector.processors.llm_cost.layouts import Layouts
+from collector.processors.llm_cost.normalized import NOTHING, Missing, missing
 from collector.processors.llm_cost.options import Options, PriceFile
 from collector.processors.llm_cost.plans import Plan, Plans, Quick, composer, divisor
-from collector.processors.llm_cost.prices import PriceBook
+from collector.processors.llm_cost.prices import PriceBook, Resolved
 from collector.processors.llm_cost.rates import date_ns
 from collector.processors.llm_cost.shapes import Reading, decode, kinds
-from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN, double
+from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN, double, without
 from collector.processors.llm_cost.tally import Tally
 from collector.processors.llm_cost.usage import time_to_first_token, truth
 from collector.processors.llm_cost.verdict import Verdict, judge, moment, name_of, resolve, why
@@ -48,6 +49,7 @@ class Accounting:
         self._kinds = kinds(self.dialects.names, self._books.label_fields.values())
         self._layouts = Layouts(self._kinds)
         self._plans = Plans()
+        self._normalized = "normalized" in options.attributes
         self.thorough = False
         """Read every span without plans: slower, same result."""
         self._dedup = Dedup(options.dedup.ttl, options.dedup.max_entries)
@@ -61,6 +63,9 @@ class Accounting:
         if self.thorough:
             return self._look(item, origin)
         span = decode(item)
+        start, end = span.start, span.end
+        if end <= start:  # an attribute may know better
+            return self._look(item, origin)
         attributes = span.attributes[:]
         reading = self._layouts.guess(attributes, span, origin)
         plan = self._plans.get(reading[0]) if reading is not None else None
@@ -73,7 +78,7 @@ class Accounting:
         trace_id = span.trace_id
         own, parent = trace_id + span.span_id, trace_id + span.parent_span_id
         return (
-            span.end, span.start, plan, item, own, parent, plan.usage(counts), identity, first and first / plan.divisor, trace_id,
+            end, start, plan, item, own, parent, plan.usage(counts), identity, first and first / plan.divisor, trace_id,
         )  # fmt: skip
 
     def _learn(self, item: bytes, origin: Origin, reading: Reading | None) -> Seen | None:
@@ -91,7 +96,7 @@ class Accounting:
             seen.origin, self._books.labels(seen, resolved), seen.status, why(seen, resolved), name_of(seen),
             seen.status != "success" and seen.rate_limited, seen.rollup, seen.calls, usage is not None and usage.split,
             resolved.provider, composer(seen, self._kinds, self._rules), divisor(seen, first), resolved,
-            tuple(self._options.attributes),
+            tuple(self._options.attributes), self._missing(seen, resolved),
         )  # fmt: skip
 
     def begin(self, now: float) -> None:
@@ -115,7 +120,7 @@ class Accounting:
                 self._dedup.climb(own, parent, now)
             elif self._dedup.call(own, parent, now):
                 self._count_quick(quick, None, at)
-            return None
+            return _longer(item, plan.missing.words)
         entry, amount = plan.price(at, self._book) if plan.split else None, None
         if entry is not None:
             if not plan.complete and (entry.partial or entry.lacks(usage)):
@@ -125,12 +130,13 @@ class Accounting:
         if not kind:
             self._count_quick(quick, amount, at)
         elif self._again(kind, plan.labels[0]):
-            return item + ROLLUP
+            return item + ROLLUP + plan.missing.words
         if amount is None or entry is None:
-            return None
-        if plan.stamp is not None:
-            return item + double(amount).join(plan.stamp)
-        return item + encoded(usage, computed(plan.resolved, entry, amount), amount, plan.sets)
+            return _longer(item, plan.missing.encoded(usage))
+        if plan.stamp is None:
+            return item + encoded(usage, computed(plan.resolved, entry, amount), amount, plan.sets) + plan.missing.encoded(usage)
+        stamped, counts = item + double(amount).join(plan.stamp), plan.missing.counts
+        return stamped if counts is None else stamped + counts(usage)
 
     def _settle_thoroughly(self, item: bytes, origin: Origin, now: float) -> bytes | None:
         seen = self._look(item, origin)
@@ -155,15 +161,21 @@ class Accounting:
                 self._dedup.climb(seen.own, seen.parent, now)
             elif self._dedup.call(seen.own, seen.parent, now):
                 self._count(seen, self._judge(seen, now), now)
-            return None
+            return _longer(seen.item, self._missing(seen, resolve(seen, self._book)).words)
         verdict = self._judge(seen, now)
         known = known_as(verdict.resolved.provider, seen.found.pick("response_id", text))
         kind = self._dedup.usage(seen.own, seen.parent, known, seen.rollup, now)
         if not kind:
             self._count(seen, verdict, now)
         elif self._again(kind, seen.origin.service):
-            return seen.item + ROLLUP
-        return stamp(seen, verdict, self._options.attributes)
+            item = without(seen.span, ("llm.cost.rollup",)) if seen.found.has("rolled_up") else seen.item
+            return item + ROLLUP + self._missing(seen, verdict.resolved).words
+        more = self._missing(seen, verdict.resolved).encoded(seen.usage)
+        stamped = stamp(seen, verdict, self._options.attributes) + more
+        return stamped if stamped != seen.item else None
+
+    def _missing(self, seen: Seen, resolved: Resolved) -> Missing:
+        return missing(seen, resolved) if self._normalized else NOTHING
 
     def _again(self, kind: str, service: str) -> bool:
         self.counters.duplicates.add(1, service, kind)
@@ -214,6 +226,10 @@ def _brief(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     return str(error)
+
+
+def _longer(item: bytes, more: bytes) -> bytes | None:
+    return item + more if more else None
 
 
 def known_as(provider: str, identity: str | None) -> tuple[str, str] | None:

@@ -15,12 +15,12 @@ Stamp = tuple[bytes, ...]
 """What is appended to a priced span when every amount on it is the same: between these bytes stands a double."""
 
 
-def stamp_for(resolved: Resolved, entry: Entry, sets: Sequence[str]) -> Stamp | None:
-    """The stamp of computed amounts at that price; None when the sets show parts of the amount too."""
+def stamp_for(resolved: Resolved, entry: Entry, sets: Sequence[str], words: bytes) -> Stamp | None:
+    """The stamp of computed amounts at that price, `words` at its end; None when the sets show parts of the amount too."""
     if "openinference" in sets or "details" in sets:
         return None
-    values, words = _attributes(None, computed(resolved, entry, 1.0), 1.0, sets)
-    return (*map(double_prefix, values), constant(words))
+    values, own = _attributes(None, computed(resolved, entry, 1.0), 1.0, sets)
+    return (*map(double_prefix, values), constant(own) + words)
 
 
 def computed(resolved: Resolved, entry: Entry, amount: float) -> Verdict:
@@ -36,10 +36,10 @@ def encoded(usage: Usage | None, verdict: Verdict, amount: float, sets: Sequence
     return amounts(values) + constant(words)
 
 
-def stamp(seen: Seen, verdict: Verdict, sets: Sequence[str]) -> bytes | None:
-    """The span's bytes with its cost in the chosen sets of names; None when they stay as they are."""
+def stamp(seen: Seen, verdict: Verdict, sets: Sequence[str]) -> bytes:
+    """The span's bytes with its cost in the chosen sets of names."""
     if verdict.amount is None or seen.found.has("cost_source"):
-        return None
+        return seen.item
     if not seen.found.has("written"):
         return seen.item + encoded(seen.usage, verdict, verdict.amount, sets)
     values, words = _attributes(seen.usage, verdict, verdict.amount, sets)

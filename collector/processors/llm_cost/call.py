@@ -13,7 +13,8 @@ from collector.processors.llm_cost.usage import Emitter, Usage, money, named, re
 
 _OPERATIONS = {  # other emitters' words -> the conventions' words
     "llm": "chat", "chat_model": "chat", "generation": "chat", "embedding": "embeddings", "completion": "text_completion",
-    "reranker": "rerank", "agent": "invoke_agent", "workflow": "invoke_workflow",
+    "reranker": "rerank", "agent": "invoke_agent", "workflow": "invoke_workflow", "tool": "execute_tool",
+    "ai.toolcall": "execute_tool", "retriever": "retrieval",
 }  # fmt: skip
 _RATE_LIMIT = ("ratelimit", "rate_limit", "toomanyrequests", "too_many_requests", "throttl", "resource_exhausted", "429")
 
@@ -55,8 +56,10 @@ class Seen:
 
     @property
     def duration(self) -> float:
-        """Seconds, never negative."""
-        return max(0, self.end - self.start) / 1e9
+        """Seconds, never negative; a span that has none may say it in an attribute."""
+        if self.end > self.start:
+            return (self.end - self.start) / 1e9
+        return (self.found.pick("latency_millis", seconds) or 0.0) / 1e3
 
     @property
     def status(self) -> str:
@@ -83,7 +86,8 @@ def _operation(raw: str) -> tuple[str, bool, bool]:
     inference = any(matches(pattern, raw) for pattern in data()["inference_operations"])
     rollup = any(matches(pattern, raw) for pattern in data()["rollup_operations"])
     if lower.startswith("ai."):
-        lower = "invoke_agent" if rollup else "embeddings" if "embed" in lower else "chat" if inference else lower
+        embeds = "embed" in lower
+        lower = ("embeddings" if embeds else "chat") if inference else "invoke_agent" if rollup and not embeds else lower
     return _OPERATIONS.get(lower, lower)[:64], inference, rollup and not inference
 
 

@@ -74,6 +74,10 @@ class Found:
         """Whether any name of the field is there, usable or not."""
         return field in self.fields
 
+    def lacks(self, field: str, name: str) -> bool:
+        """Whether that name of the field is not there, not even with an unusable value."""
+        return name not in self.names(field)
+
     def pick(self, field: str, usable: Callable[[object], T | None]) -> T | None:
         """The first usable value; None when no name is there or none holds a usable value."""
         entries = self.fields.get(field)

@@ -196,8 +196,9 @@ class Options(Config):
     """Emitters whose input_tokens contain the cached tokens or do not, before the built-in rules."""
     dialects: dict[str, list[str]] = Field({})
     """Further attribute names per field, for example `input_tokens: [my.tokens.in]`; tried first."""
-    attributes: list[Literal["default", "otel", "openinference", "details"]] = Field(["default"])
-    """Which attributes a priced span gets."""
+    attributes: list[Literal["default", "otel", "openinference", "details", "normalized"]] = Field(["default", "normalized"])
+    """Which attributes are added: the cost as default, otel, openinference or details name it; normalized adds the gen_ai.* names
+    of provider, models, operation, tokens, agent and tool that a span lacks. A list of your own has only what it names."""
     dedup: Dedup = Dedup()
     """How calls that appear on several spans are recognised."""
     labels: list[str] = Field(list(LABELS))

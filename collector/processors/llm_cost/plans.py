@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from collector.processors.llm_cost.attributes import Stamp, stamp_for
 from collector.processors.llm_cost.call import Origin, Seen
+from collector.processors.llm_cost.normalized import Missing
 from collector.processors.llm_cost.prices import PriceBook, Resolved
 from collector.processors.llm_cost.rates import Entry
 from collector.processors.llm_cost.shapes import COUNT, Shape
@@ -40,6 +41,7 @@ class Plan:
     """What the time to the first token is to be divided by."""
     resolved: Resolved
     sets: tuple[str, ...]
+    missing: Missing
     entry: Entry | None = None
     stamp: Stamp | None = None
     complete: bool = False
@@ -53,7 +55,7 @@ class Plan:
             own = self.resolved.own
             lasting = entry is not None and (not own or own[0].entry is entry)
             self.entry = entry if lasting else None  # with several own prices, another may begin within the period of this one
-            self.stamp = stamp_for(self.resolved, entry, self.sets) if entry is not None else None
+            self.stamp = stamp_for(self.resolved, entry, self.sets, self.missing.words) if entry is not None else None
             self.complete = entry is not None and not entry.partial and {"input", "output"} <= entry.bands[0][1].keys()
         return entry
 
@@ -101,9 +103,19 @@ def composer(seen: Seen, kinds: Mapping[str, int], rules: list[dict[str, str]]) 
         given, out = slots["input_tokens"], slots["output_tokens"]
         return lambda counts: Usage(counts[given], 0, 0, 0, counts[out])
     emitter = Emitter(seen.origin.scope, seen.origin.version, seen.span.name, seen.provider, seen.request_model)
-    apart, exclusive = disjoint(seen.found), ruling(seen.found, emitter, rules)
+    apart, rule = disjoint(seen.found), ruling(seen.found, emitter, rules)
     places = tuple(slots.items())
-    return lambda counts: compose({name: counts[place] for name, place in places}, [], apart, lambda: exclusive)
+    if not rule:
+        return lambda counts: compose({name: counts[place] for name, place in places}, [], apart, lambda *_: rule)
+    inputs = [written.index(position) for _, _, position in fields.get("input_tokens", ())]
+
+    def usage(counts: list[int]) -> Usage | None:
+        def exclusive(given: int, cached: int) -> bool | None:
+            return not any(counts[place] == given - cached for place in inputs)
+
+        return compose({name: counts[place] for name, place in places}, [], apart, exclusive)
+
+    return usage
 
 
 def divisor(seen: Seen, first: float | None) -> int:

@@ -16,7 +16,7 @@ from collector.processors.llm_cost.usage import COUNTS
 
 SAME, COUNT, SECONDS, IDENTITY, INTRICATE = range(5)
 """What to do with an attribute: it is part of the shape as it stands, or one of the things that differ, or rules a shape out."""
-_UNREAD = frozenset(("streaming", "conversation", "user", "team", "agent", "tool", "text_cache_read"))
+_UNREAD = frozenset(("streaming", "conversation", "user", "team", "agent", "text_cache_read", "latency_millis"))
 _SAME = frozenset(
     (
         "operation",
@@ -28,6 +28,9 @@ _SAME = frozenset(
         "error_type",
         "status_word",
         "http_status",
+        "agent_name",
+        "tool",
+        "entity",
     )
 )
 _DIFFERENT = {

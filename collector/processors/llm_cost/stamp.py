@@ -41,6 +41,25 @@ def constant(pairs: tuple[tuple[str, str | bool], ...]) -> bytes:
     return span.SerializeToString()
 
 
+@lru_cache(64)
+def _count_prefix(name: str, size: int) -> bytes:
+    span = Span()
+    entry = span.attributes.add(key=name)
+    entry.value.int_value = 1 << 7 * (size - 1)
+    return span.SerializeToString()[:-size]
+
+
+def count(name: str, value: int) -> bytes:
+    """An encoded attribute of a token count."""
+    digits = bytearray()
+    rest = value
+    while rest > 127:
+        digits.append(rest & 127 | 128)
+        rest >>= 7
+    digits.append(rest)
+    return _count_prefix(name, len(digits)) + digits
+
+
 ROLLUP = constant((("llm.cost.rollup", True),))
 """What marks a span whose usage was counted elsewhere."""
 

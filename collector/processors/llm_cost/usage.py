@@ -102,6 +102,14 @@ COUNTS = (*_MAIN, "cache_read", "cache_write", "cache_write_1h", "cache_write_5m
 """The fields that hold token counts."""
 
 
+Exclusive = Callable[[int, int], bool | None]
+"""Asked with the input count and the cached tokens, if there are any: whether the former leaves the latter out, None: who knows.
+
+It does not, whatever the emitter's rule, where another input count of the span is smaller by the cached tokens: then the first
+one is what an earlier collector wrote beside it.
+"""
+
+
 def read_usage(found: Found, emitter: Emitter, rules: list[dict[str, str]]) -> Usage | None:
     """The record of one span, None when it says nothing about tokens. `rules`: the user's `usage_rules`, tried first."""
     counts: dict[str, int] = {}
@@ -113,11 +121,16 @@ def read_usage(found: Found, emitter: Emitter, rules: list[dict[str, str]]) -> U
                 counts[name] = value
             elif any(_was_written(found, name)):
                 bad.append(name)
-    return compose(counts, bad, disjoint(found), lambda: ruling(found, emitter, rules))
+
+    def exclusive(given: int, cached: int) -> bool | None:
+        rule = ruling(found, emitter, rules)
+        return rule and not any(tokens(value) == given - cached for _, value in found.values("input_tokens"))
+
+    return compose(counts, bad, disjoint(found), exclusive)
 
 
-def compose(counts: Mapping[str, int], bad: list[str], apart: bool, exclusive: Callable[[], bool | None]) -> Usage | None:
-    """The record of these counts. `apart`: every count is a bucket of its own; `exclusive`: asked if tokens were cached."""
+def compose(counts: Mapping[str, int], bad: list[str], apart: bool, exclusive: Exclusive) -> Usage | None:
+    """The record of these counts. `apart`: every count is a bucket of its own."""
     given, out, total, fresh = [counts.get(name) for name in _MAIN]
     if given is None and out is None and fresh is None:
         bad = [name for name in bad if name in _MAIN]
@@ -130,15 +143,15 @@ def compose(counts: Mapping[str, int], bad: list[str], apart: bool, exclusive: C
     for name in _SUBSETS:
         if name in counts:
             setattr(usage, name, counts[name])
-    rule = exclusive() if usage.cache_read + usage.write_5m + usage.write_1h else None
-    _fill(usage, apart, given or 0, fresh, total, rule)
+    cached = usage.cache_read + usage.write_5m + usage.write_1h
+    _fill(usage, apart, given or 0, fresh, total, exclusive(given or 0, cached) if cached else None)
     return usage
 
 
 def disjoint(found: Found) -> bool:
     """Whether the emitter counts cached and reasoning tokens apart from the others."""
-    first = found.names("input_tokens")[:1]
-    return any([rule["attribute"]] == first for rule in data()["disjoint_usage"])
+    first = {*found.names("input_tokens")[:1], *found.names("output_tokens")[:1]}
+    return any({rule["attribute"]} == first for rule in data()["disjoint_usage"])
 
 
 def _was_written(found: Found, name: str) -> list[bool]:

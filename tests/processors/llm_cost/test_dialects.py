@@ -16,7 +16,7 @@ from tests.processors.llm_cost.calls import call, cost, made, raw, sums, through
 from tests.support import attribute
 
 GPT = {"in": 1000, "out": 200, "cached": 600}
-FAMILIES = {
+FAMILIES: dict[str, dict[str, object]] = {
     "otel 1.26": {"gen_ai.system": "openai", "gen_ai.request.model": "gpt-4o", "gen_ai.usage.prompt_tokens": 1000,
                   "gen_ai.usage.completion_tokens": 200, "gen_ai.usage.cache_read_input_tokens": 600},
     "otel 1.41": {"gen_ai.provider.name": "openai", "gen_ai.operation.name": "chat", "gen_ai.response.model": "gpt-4o-2024-08-06",
@@ -51,7 +51,7 @@ FAMILIES = {
     "weak": {"model": "gpt-4o", "prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200,
              "gen_ai.usage.cache_read_tokens": 600},
 }  # fmt: skip
-EXCLUSIVE = [
+EXCLUSIVE: list[tuple[str, str, str, dict[str, object]]] = [
     ("openlit.otel.tracing", "", "chat", {"gen_ai.system": "anthropic"}),
     ("openlit.otel.tracing", "", "chat", {"gen_ai.system": "aws.bedrock"}),
     ("opentelemetry.instrumentation.bedrock", "0.62.4", "bedrock.converse", {"gen_ai.system": "aws.bedrock"}),

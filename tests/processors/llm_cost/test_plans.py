@@ -19,6 +19,7 @@ from tests.support import batch, traces
 CONFIGS: list[dict[str, Any]] = [
     {},
     {"attributes": ["default", "otel", "openinference", "details"], "compat": ["arc", "octollm"]},
+    {"attributes": ["details", "normalized"], "labels": ["service", "provider", "model", "operation", "agent"]},
     {"attributes": ["otel"], "labels": ["service", "provider", "model", "operation", "team", "user.id", "zone"]},
     {"prices": [{"match": {"model": "gpt-4o"}, "input": 1, "output": 2, "from": "2026-11-18"},
                 {"match": {"model": "gpt*"}, "discount_percent": 10},
@@ -58,7 +59,7 @@ _bases = st.one_of(
 
 
 def _span(values: dict[str, object], own: int, parent: int, error: bool, start: int, name: str) -> Span:
-    one = raw(values, name, start=start, duration=own / 10, error=error)
+    one = raw(values, name, start=start, duration=own // 3 / 10, error=error)
     one.trace_id, one.span_id = b"t" * 16, b"%08d" % own
     one.parent_span_id = b"%08d" % parent if parent else b""
     return one
