@@ -63,7 +63,7 @@ def trace():
 
 
 def test_a_bucket_leads_to_a_trace_that_the_sampler_kept_never_to_one_that_it_dropped():
-    """R-109."""
+    """R-109 (partly)."""
     row, kept, dropped = Row(ERRORS), trace(), trace()
     asked, answered = call(trace=kept, duration=0.3), raw({}, trace=kept, error=True)
     assert row.take(call(trace=dropped, duration=0.3, more={"gen_ai.server.time_to_first_token": 0.02}), asked, answered) == 2
@@ -79,7 +79,7 @@ def test_a_bucket_leads_to_a_trace_that_the_sampler_kept_never_to_one_that_it_dr
 
 
 def test_the_last_confirmed_trace_is_shown_until_another_one_is_known_to_be_kept():
-    """R-109."""
+    """R-109 (partly)."""
     row, first, second, third = Row(ERRORS), trace(), trace(), trace()
     row.take(call(trace=first), raw({}, trace=first, error=True))
     assert row.traces() == {"0.1": first}
@@ -93,7 +93,7 @@ def test_the_last_confirmed_trace_is_shown_until_another_one_is_known_to_be_kept
 
 
 def test_a_trace_that_the_sampler_keeps_when_its_time_is_over_is_shown_then():
-    """R-109."""
+    """R-109 (partly)."""
     row, kept = Row({"name": "all", "type": "latency", "latency": {"threshold_ms": 1, "upper_threshold_ms": 60000}}), trace()
     assert row.take(call(trace=kept)) == 0
     assert (row.traces(), row.release(3)) == ({}, 0)
@@ -103,7 +103,7 @@ def test_a_trace_that_the_sampler_keeps_when_its_time_is_over_is_shown_then():
 
 
 def test_without_a_sampler_every_trace_is_kept():
-    """R-109."""
+    """R-109 (partly)."""
     row, kept = Row(), trace()
     assert row.take(call(trace=kept)) == 1
     assert row.traces() == {"0.1": kept}
@@ -189,7 +189,7 @@ def test_candidates_that_nobody_keeps_are_bounded_also_within_one_endless_trace(
 
 
 def test_exemplars_are_shown_under_openmetrics_on_both_pages_and_the_text_format_stays_without():
-    """R-109."""
+    """R-109 (partly)."""
     row, kept = Row(), trace()
     row.take(call(trace=kept, duration=0.3))
     line = re.compile(
