@@ -88,7 +88,7 @@ def test_tokens_and_calls_are_counted_exactly(everything_kept: tuple[Sidecar, Tr
 
 
 def test_the_costs_on_the_spans_in_jaeger_add_up_to_the_counter(everything_kept: tuple[Sidecar, Truth], jaeger: Jaeger) -> None:
-    """R-409, R-703 (partly)."""
+    """R-409."""
     sidecar, truth = everything_kept
     spans = jaeger.spans(SERVICE)
     for key in ("gen_ai.usage.cost", "llm.cost_usd"):
@@ -135,28 +135,93 @@ def test_a_call_without_a_price_gets_no_cost_and_is_counted(start_sidecar: Start
     wait_for(lambda: "no-such-model-9" in sidecar.tail(), 10, "the warning that names the model")
 
 
-OLDER = {
+DIALECTS: dict[str, dict[str, object]] = {
+    "openinference": {
+        "openinference.span.kind": "LLM", "llm.system": "openai", "llm.model_name": "gpt-4o", "llm.token_count.prompt": 1000,
+        "llm.token_count.completion": 200, "llm.token_count.prompt_details.cache_read": 600, "agent.name": "planner",
+        "tool.name": "search",
+    },
+    "openllmetry": {
+        "llm.request.type": "chat", "gen_ai.system": "openai", "gen_ai.request.model": "gpt-4o", "gen_ai.usage.prompt_tokens": 1000,
+        "gen_ai.usage.completion_tokens": 200, "gen_ai.usage.cache_read_input_tokens": 600, "agent.name": "planner", "tool.name": "search",
+    },
+    "vercel": {
+        "operation.name": "ai.generateText.doGenerate", "ai.operationId": "ai.generateText.doGenerate",
+        "ai.model.provider": "openai.chat", "ai.model.id": "gpt-4o", "ai.usage.promptTokens": 1000,
+        "ai.usage.completionTokens": 200, "ai.usage.cachedInputTokens": 600, "agent.name": "planner", "ai.toolCall.name": "search",
+    },
+    "conventions": {
+        "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o",
+        "gen_ai.response.model": "gpt-4o", "gen_ai.usage.input_tokens": 1000, "gen_ai.usage.output_tokens": 200,
+        "gen_ai.usage.cache_read.input_tokens": 600, "gen_ai.agent.name": "planner", "gen_ai.tool.name": "search",
+    },
+}  # fmt: skip
+NORMAL = {
+    "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o",
+    "gen_ai.usage.input_tokens": 1000, "gen_ai.usage.output_tokens": 200, "gen_ai.agent.name": "planner", "gen_ai.tool.name": "search",
+}  # fmt: skip
+
+
+def test_calls_of_every_dialect_show_the_same_names_in_jaeger(start_sidecar: Start, jaeger: Jaeger, loki: Loki) -> None:
+    """R-703."""
+    sidecar, service = start_sidecar(standard(jaeger, loki)), "dialect-shop"
+    calls = [span(name, values) for name, values in DIALECTS.items() for _ in range(3)]
+    failed = span("failed", {**DIALECTS["openinference"], "llm.model_name": "no-such-model-9"}, error=True)
+    send(sidecar.grpc, [traces(*calls, failed, resource={"service.name": service})])
+    wait_for(lambda: len(jaeger.spans(service)) == 13, 20, "13 spans in Jaeger")
+    for each in jaeger.spans(service):
+        tags, said = each["tags"], DIALECTS.get(each["operationName"])
+        if said is None:
+            assert {key: tags.get(key) for key in NORMAL} == {**NORMAL, "gen_ai.request.model": "no-such-model-9"}
+            continue
+        assert {key: tags[key] for key in said} == said
+        assert {key: tags.get(key) for key in NORMAL} == NORMAL
+        assert tags["gen_ai.usage.cost"] == pytest.approx(0.00375, abs=1e-9)
+    assert sidecar.total("llm_tokens_total", type="prompt") == 13_000
+
+
+CALL: dict[str, object] = {
     "llm.model": "gpt-4o",
     "llm.prompt_length": 4000,
     "llm.tokens_used": 1200,
     "llm.latency_ms": 830.5,
     "llm.cost_usd": 0.0045,
     "agent.name": "planner",
-    "agent.type": "react",
     "tool": "search",
+    "status": "completed",
     "user_id": "u-17",
-    "result.length": 312,
-    "worker.selected": "writer",
 }
+OLDER: dict[str, dict[str, object]] = {
+    "llm.call": CALL,
+    "llm.generate": {"model": "gpt-4o-mini", "prompt_tokens": 1000, "completion_tokens": 200},
+    "agent.supervisor": {"task": "compare", "agent.type": "supervisor", "worker.selected": "writer"},
+    "agent.execute": {"agent.name": "planner", "agent.type": "react", "result.length": 312, "status": "completed"},
+    "tool.search": {"tool": "search", "error.type": "TimeoutError", "error.message": "no answer within 5 s"},
+}
+"""Spans of older instrumentation by name."""
+UNDERSTOOD: dict[str, dict[str, object]] = {
+    "llm.call": {
+        "gen_ai.request.model": "gpt-4o", "gen_ai.provider.name": "openai", "gen_ai.agent.name": "planner",
+        "gen_ai.tool.name": "search", "gen_ai.usage.cost": 0.0045, "llm.cost.source": "reported",
+    },
+    "llm.generate": {
+        "gen_ai.request.model": "gpt-4o-mini", "gen_ai.provider.name": "openai", "gen_ai.usage.input_tokens": 1000,
+        "gen_ai.usage.output_tokens": 200, "gen_ai.usage.cost": 0.00027, "llm.cost.source": "computed",
+    },
+}  # fmt: skip
 
 
 def test_attributes_of_older_instrumentation_stay_and_are_understood(start_sidecar: Start, jaeger: Jaeger, loki: Loki) -> None:
-    """R-406 (partly), R-408, R-702 (partly)."""
+    """R-406 (partly), R-408, R-702."""
     sidecar, service = start_sidecar(standard(jaeger, loki)), "older-shop"
-    send(sidecar.grpc, [traces(span("llm.call", OLDER), resource={"service.name": service})])
-    (found,) = wait_for(lambda: jaeger.spans(service), 20, "the span in Jaeger")
-    assert {key: found["tags"][key] for key in OLDER} == OLDER
-    assert found["tags"]["gen_ai.usage.cost"] == 0.0045
-    assert found["tags"]["llm.cost.source"] == "reported"
+    sent = [span(name, values) for name, values in OLDER.items()]
+    send(sidecar.grpc, [traces(*sent, resource={"service.name": service})])
+    wait_for(lambda: len(jaeger.spans(service)) == len(OLDER), 20, "the spans in Jaeger")
+    found = {each["operationName"]: each["tags"] for each in jaeger.spans(service)}
+    for name, values in OLDER.items():
+        assert {key: found[name][key] for key in values} == values
+    for name, values in UNDERSTOOD.items():
+        assert {key: found[name].get(key) for key in values} == values
     assert sidecar.total("llm_cost_usd_total", model="gpt-4o", source="reported") == 0.0045
     assert sidecar.total("llm_tokens_total", type="unknown") == 1200
+    assert sidecar.total("llm_requests_total") == 2
