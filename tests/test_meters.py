@@ -1,8 +1,9 @@
 """meters: instruments that survive a reload and never explode."""
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
-from collector.meters import OVERFLOW, Meters, show_exemplar
+from collector.meters import OVERFLOW, Instrument, Meters, show_exemplar
 
 
 def test_the_same_name_is_the_same_instrument():
@@ -108,3 +109,10 @@ def test_an_exemplar_older_than_the_one_shown_changes_nothing():
         show_exemplar(bucket, trace * 16, 0.5, at)
     shown = bucket.get_exemplar()
     assert (shown.labels, shown.value, shown.timestamp) == ({"trace_id": (b"d" * 16).hex()}, 0.5, 101.0)
+
+
+def test_an_instrument_that_nobody_watches_is_capped_too():
+    counter = Instrument(Counter("alone", "text", ("x",), registry=CollectorRegistry()), ("x",), 2, None)
+    for label in ("a", "b", "c"):
+        counter.add(1, label)
+    assert {labels: value for labels, value in counter.series().items() if value} == {("a",): 1, (OVERFLOW,): 2}

@@ -156,3 +156,8 @@ def test_asyncio_is_not_needed():
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
     assert chain(Counting).run(batch(traces(span())), 1, 0.0)[1] == 1
+
+
+def test_where_nothing_ran_no_processor_is_blamed(caplog):
+    chain().unusable(ValueError())
+    assert caplog.records == []
