@@ -80,7 +80,7 @@ def test_every_family_also_gets_the_names_of_the_conventions(family: str) -> Non
 
 
 def test_usage_in_a_map_also_gets_the_names_of_the_conventions() -> None:
-    """R-703."""
+    """R-703 (partly)."""
     (after,) = through(made(), raw(FAMILIES["mlflow"]))
     assert {name: value for name, value in values(after).items() if name in NAMES} == {
         "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o", **PLAIN,
@@ -136,7 +136,7 @@ def test_all_older_attributes_of_a_call_together_are_counted_for_what_they_say()
 
 
 def test_error_type_and_status_decide_how_a_call_ended() -> None:
-    """R-702."""
+    """R-702 (partly)."""
     processor = made()
     for more in ({"error.type": "TimeoutError"}, {"status": "error"}, {"status": "completed"}):
         through(processor, raw({"llm.model": "gpt-4o", **more}))
@@ -145,7 +145,7 @@ def test_error_type_and_status_decide_how_a_call_ended() -> None:
 
 @pytest.mark.parametrize(("duration", "seconds"), [(0.0, 0.83), (0.5, 0.5)])
 def test_the_latency_in_an_attribute_counts_where_the_span_has_no_duration(duration: float, seconds: float) -> None:
-    """R-702."""
+    """R-702 (partly)."""
     processor = made()
     spans = [raw({"llm.model": "gpt-4o", "llm.tokens_used": 5, "llm.latency_ms": 830}, duration=duration) for _ in range(3)]
     through(processor, *spans)
@@ -153,7 +153,7 @@ def test_the_latency_in_an_attribute_counts_where_the_span_has_no_duration(durat
 
 
 def test_a_tool_of_older_instrumentation_that_is_no_call_passes_as_it_came() -> None:
-    """R-702."""
+    """R-702 (partly)."""
     before = batch(traces(raw({"tool": "search", "agent.name": "planner", "status": "completed"}, "tool.search")))
     assert made().process(before, NOW) is before
 
@@ -162,7 +162,7 @@ def test_a_tool_of_older_instrumentation_that_is_no_call_passes_as_it_came() -> 
     "more", [{}, {"gen_ai.usage.cache_read.input_tokens": 600}, {"gen_ai.agent.name": "a", "gen_ai.tool.name": "t"}]
 )
 def test_a_span_in_the_conventions_names_gets_its_cost_and_nothing_else(more: dict[str, object]) -> None:
-    """R-703."""
+    """R-703 (partly)."""
     with_names, without = made(), made(attributes=["default"])
     spans = [raw({**COMPLETE, **more}, trace=bytes([n]) * 16) for n in range(4)]
     assert through(with_names, *spans) == through(without, *spans)
@@ -171,7 +171,7 @@ def test_a_span_in_the_conventions_names_gets_its_cost_and_nothing_else(more: di
 
 
 def test_cached_tokens_are_part_of_the_input_that_is_written() -> None:
-    """R-703."""
+    """R-703 (partly)."""
     cached = {"llm.token_count.prompt_details.cache_read": 50, "llm.token_count.prompt_details.cache_write": 30}
     one = {"openinference.span.kind": "LLM", "llm.model_name": "claude-sonnet-4-5", "llm.token_count.prompt": 100,
            "llm.token_count.completion": 7, **cached}  # fmt: skip
@@ -199,7 +199,7 @@ def test_cached_tokens_are_part_of_the_input_that_is_written() -> None:
     ],
 )  # fmt: skip
 def test_only_token_counts_that_are_known_are_written(one: dict[str, object], counts: dict[str, object]) -> None:
-    """R-703."""
+    """R-703 (partly)."""
     shown = by_both_ways({"gen_ai.operation.name": "chat", "ai.model.id": "gpt-4o", **one})
     assert {name: value for name, value in shown.items() if "tokens" in name} == counts
 
@@ -211,7 +211,7 @@ def test_a_count_of_any_size_is_written_as_it_is(number: int) -> None:
 
 
 def test_calls_without_a_price_and_failed_calls_get_the_names_too() -> None:
-    """R-703."""
+    """R-703 (partly)."""
     told: dict[str, object] = {
         "openinference.span.kind": "LLM",
         "llm.system": "openai",
@@ -239,14 +239,14 @@ def test_calls_without_a_price_and_failed_calls_get_the_names_too() -> None:
     ],
 )
 def test_agents_and_tools_are_named(one: dict[str, object], names: tuple[str | None, ...]) -> None:
-    """R-703."""
+    """R-703 (partly)."""
     shown = by_both_ways(one)
     assert tuple(shown.pop(name, None) for name in ("gen_ai.operation.name", "gen_ai.agent.name", "gen_ai.tool.name")) == names
     assert not shown
 
 
 def test_a_span_whose_call_is_counted_elsewhere_gets_names_but_neither_cost_nor_tokens() -> None:
-    """R-703: whoever sums a trace up must not find the tokens twice."""
+    """R-703 (partly): whoever sums a trace up must not find the tokens twice."""
     usage = {
         "ai.usage.promptTokens": 10,
         "ai.usage.completionTokens": 5,
@@ -276,7 +276,7 @@ def test_a_flag_that_said_no_is_not_there_twice() -> None:
 
 @pytest.mark.parametrize("attributes", [["default"], ["default", "otel"], ["details"], []])
 def test_a_list_of_sets_without_the_name_adds_no_names(attributes: list[str]) -> None:
-    """R-703: a configuration that names its sets keeps its meaning."""
+    """R-703 (partly): a configuration that names its sets keeps its meaning."""
     assert by_both_ways(FAMILIES["openinference"], config={"attributes": attributes}) == {}
 
 
@@ -293,7 +293,7 @@ def test_a_text_that_is_too_long_is_not_written_again() -> None:
      ("google.vertex.anthropic.messages", "google", "google.vertex.anthropic.messages")],
 )  # fmt: skip
 def test_providers_have_the_conventions_names(said: str, resolved: str, name: str) -> None:
-    """R-703."""
+    """R-703 (partly)."""
     assert provider_name(said, resolved) == name
 
 
@@ -302,7 +302,7 @@ _SAID = sorted({*data()["provider_alias"], *data()["provider_name"], "groq", "Op
 
 @pytest.mark.parametrize("said", [name.replace("*", "chat") for name in _SAID])
 def test_a_providers_name_means_the_same_to_the_next_collector(said: str) -> None:
-    """R-703."""
+    """R-703 (partly)."""
     name = provider_name(said, "unknown")
     assert canonical(name) == canonical(said)
     assert provider_name(name, "unknown") == name
@@ -312,7 +312,7 @@ def test_a_providers_name_means_the_same_to_the_next_collector(said: str) -> Non
 
 
 def test_a_provider_found_by_the_models_name_leads_to_the_same_model_again() -> None:
-    """R-703."""
+    """R-703 (partly)."""
     catalogue = Catalogue()
     book, compared = PriceBook(Options(), catalogue), 0
     for model in {model.id for provider in catalogue.providers for model in provider.models[::3]}:
@@ -332,7 +332,7 @@ _OPERATIONS = [
 
 @pytest.mark.parametrize("word", [word.replace("*", "x") for word in _OPERATIONS])
 def test_an_operations_name_means_the_same_to_the_next_collector(word: str) -> None:
-    """R-703."""
+    """R-703 (partly)."""
     said = _operation(word)
     assert said[0] not in data()["operation_names"] or _operation(said[0]) == said
 
@@ -352,7 +352,7 @@ EMITTERS += [("test", "", {"langfuse.observation.type": "generation", "langfuse.
 def test_a_second_collector_counts_the_same_and_adds_nothing(
     scope: str, version: str, one: dict[str, object], unpriced: bool
 ) -> None:
-    """R-703."""
+    """R-703 (partly)."""
     if unpriced:
         one = {**one, "gen_ai.response.model": "nobody-knows", "gen_ai.provider.name": one.get("gen_ai.system", "vllm")}
     spans = [raw(one, trace=bytes([n]) * 16) for n in range(4)]
@@ -368,7 +368,7 @@ def test_a_second_collector_counts_the_same_and_adds_nothing(
 @given(_batches)
 @settings(max_examples=60, deadline=None)
 def test_nothing_is_overwritten_or_doubled_and_a_second_pass_adds_nothing(batches: list[Any]) -> None:
-    """R-702, R-703."""
+    """R-702 (partly), R-703."""
     first, second = made(), made()
     for spans, (scope, version) in batches:
         request = traces(*_repeated(spans), scope=scope)
