@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from collector.processors.redaction.actions import CHECKSUM, DETECT_ONLY, Rule
 from collector.processors.redaction.finders import Span
+from collector.processors.redaction.json_text import number_around
 
 _IDS = re.compile(r"(?<![A-Za-z0-9])(?:call|toolu|chatcmpl|msg|resp|run|fc)[_\-][A-Za-z0-9]+(?![_\-])", re.A)
 
@@ -65,6 +66,16 @@ def _exempt(finding: Finding, text: str, markers: list[Span], ids: list[Span], p
 def _inside(spans: list[Span], start: int, end: int) -> bool:
     position = bisect_right(spans, (start, len(spans) + end)) - 1
     return position >= 0 and end <= spans[position][1]
+
+
+def with_numbers(text: str, findings: list[Finding]) -> list[Finding]:
+    """The same for a JSON text: half of a number cannot be replaced, so a finding takes the rest of its number along."""
+    out: list[Finding] = []
+    for finding in findings:
+        start, end = number_around(text, finding.start, finding.end)
+        if not out or start >= out[-1].end:
+            out.append(finding._replace(start=start, end=end))
+    return out
 
 
 def spliced(text: str, findings: list[Finding], texts: list[str], quotes: Sequence[str]) -> str:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 _MEMBER = re.compile(r'(\\*")([^"\\\x00-\x1f]{1,128})\1[ \t\r\n]{0,8}:[ \t\r\n]{0,8}')
 _QUOTES = re.compile(r'\\*"')
 _SCALAR = re.compile(r"[^\s,\]}\"\\]+")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_PARTS = frozenset("0123456789.eE+-")
+_LONGEST = 32  # characters of a number beside a finding
 _EMPTY = frozenset(("null", "true", "false"))
 
 
@@ -128,4 +131,14 @@ def _quote_at(text: str, open_strings: list[tuple[int, int]]) -> str:
 
 def _is_bare(text: str, start: int, end: int) -> bool:
     before, after = text[max(0, start - 99) : start].rstrip()[-1:], text[end : end + 99].lstrip()[:1]
-    return text[start:end].isdigit() and before in (":", "[", ",") and after in (",", "]", "}")
+    return _NUMBER.fullmatch(text, start, end) is not None and before in (":", "[", ",") and after in (",", "]", "}")
+
+
+def number_around(text: str, start: int, end: int) -> tuple[int, int]:
+    """The whole bare number that a span is a part of, such as one with a minus sign, else the span itself."""
+    low, high = start, end
+    while start - low < _LONGEST and text[low - 1 : low] in _PARTS:
+        low -= 1
+    while high - end < _LONGEST and text[high : high + 1] in _PARTS:
+        high += 1
+    return (low, high) if _is_bare(text, low, high) else (start, end)

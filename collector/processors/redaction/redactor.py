@@ -23,7 +23,7 @@ from collector.processors.redaction.actions import (
 )
 from collector.processors.redaction.blobs import Cut, runs
 from collector.processors.redaction.finders import Span
-from collector.processors.redaction.findings import Finding, clusters, counted, spliced
+from collector.processors.redaction.findings import Finding, clusters, counted, spliced, with_numbers
 from collector.processors.redaction.keys import is_count, is_secret_key
 from collector.processors.redaction.prefilter import Masks
 from collector.processors.redaction.views import TooDeep, back, views
@@ -203,9 +203,12 @@ class Redactor:
                     yield Finding(start, end, rule)
 
     def _replace(self, text: str, findings: list[Finding], shape: int, report: Report) -> str:
+        document = text.lstrip()[:1] in ("{", "[")
+        if document:
+            findings = with_numbers(text, findings)
         texts = [self._replacement(f.rule, text[f.start : f.end] if f.value is None else f.value) for f in findings]
         plain = [f.quote or "" for f in findings]
-        if text.lstrip()[:1] not in ("{", "["):
+        if not document:
             return spliced(text, findings, texts, plain)
         bare = json_text.bare_quotes(text, [(f.start, f.end) for f in findings])
         guess = [quote if f.quote is None else f.quote for f, quote in zip(findings, bare, strict=True)]

@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.processors.redaction import json_text
@@ -89,7 +89,7 @@ def test_generated_messages_stay_json_with_roles_tools_ids_and_order(ascii_only)
 
 
 def same_shape(old, new):
-    assert type(old) is type(new) or (isinstance(old, int) and isinstance(new, str))
+    assert type(old) is type(new) or (isinstance(old, int | float) and isinstance(new, str))
     if isinstance(old, dict):
         assert list(old) == list(new)
         for key in old:
@@ -116,7 +116,23 @@ values = st.recursive(
 )
 
 
+@pytest.mark.parametrize("number", ["100010001", "-100010001", "100010001.5", "-100010001e2", "1.100010001"])
+@pytest.mark.parametrize("outer", ['{"ssn": %s, "b": 1}', '["ssn", %s]', '{"a": "{\\"ssn\\": %s}"}'])
+def test_a_finding_in_a_number_takes_the_whole_number(number, outer):
+    text = outer % number
+    edited = REDACTOR.text(text)
+    same_shape(json.loads(text), json.loads(edited))
+    assert "100010001" not in edited or edited == text
+    assert "json]" not in edited
+    assert REDACTOR.text(edited) == edited
+
+
+def test_two_findings_in_one_number_are_one():
+    assert REDACTOR.text('["card", 4111111111111111.4111111111111111]') == f'["card", "{"*" * 29}1111"]'
+
+
 @settings(max_examples=100, deadline=None)
+@example(["536-90-4399", -100010001], False)
 @given(values.filter(lambda v: isinstance(v, dict | list)), st.booleans())
 def test_any_document_stays_a_document_and_a_second_pass_changes_nothing(value, ascii_only):
     """R-311."""
