@@ -33,8 +33,8 @@ check: setup
 
 # What may use the walker is tested without it first, then everything with it.
 test: setup
-	OTEL_SIDECAR_WALKER=python $(BIN)/python -m pytest -m "not e2e" -n 2 --cov --cov-report= tests/otlp tests/processors tests/receivers
-	$(BIN)/python -m pytest -m "not e2e" -n 2 --cov --cov-append --cov-report=term:skip-covered
+	OTEL_SIDECAR_WALKER=python $(BIN)/python -m pytest -m "not e2e" -n 2 -rf tests/otlp tests/processors tests/receivers
+	$(BIN)/python -m pytest -m "not e2e" -n 2 --cov --cov-report=term:skip-covered
 	$(BIN)/python bench/size.py --ratio
 
 e2e: setup
