@@ -157,6 +157,7 @@ class Destination:
                 return min((one for one in (wait, self._pause.wait(now)) if one is not None), default=None)
             if record.abandoned:
                 self._finish(record, "withdrawn", None)
+                self._space.set()
                 continue
             record.first_try = record.first_try or now
             self._pause.tried(now)
@@ -291,8 +292,16 @@ class Destination:
     def _give(self, record: Record, successor: Destination) -> None:
         self.queue.leave(record)
         record.decided = True
-        successor.queue.add(replace(record, decided=False))
-        successor._changed()
+        successor._take_over(replace(record, decided=False))
+
+    def _take_over(self, record: Record) -> None:
+        if self._successor is not None:  # replaced in its turn while sends of the one before it were under way
+            self._successor._take_over(record)
+            return
+        self.queue.add(record)
+        if self._stopped:
+            self._turn_out()
+        self._changed()
 
     async def stop(self) -> None:
         """End all sends; what is still here, or comes later, is dropped, counted as `shutdown`."""
@@ -309,14 +318,16 @@ class Destination:
         if left := sum(self.queue.items.values()):
             extra = {"exporter": self.name, "dropped_items": left, "error": self.last_error}
             self.log.warning("ends before all was delivered: items dropped", extra=extra)
-        gone = Refused("shutting down", after=1, reason="shutdown")
         for task, record in flying:
             if not task.done() or task.cancelled():  # not done: an exporter that does not let itself be cancelled
-                self._finish(record, "shutdown", gone)
-        while (waiting := self.queue.pop_oldest()) is not None:
-            self._finish(waiting, "shutdown", gone)
+                self._finish(record, "shutdown", _gone())
+        self._turn_out()
         self._changed()
         self._flushing = False
+
+    def _turn_out(self) -> None:
+        while (waiting := self.queue.pop_oldest()) is not None:
+            self._finish(waiting, "shutdown", _gone())
 
     def status(self) -> dict[str, object]:
         """Queue fill, bytes, sends in flight and the last error, for /status; `paused`: its token or address is wrong."""
@@ -329,6 +340,10 @@ class Destination:
             "paused": self._pause.on,
             "last_error": self.last_error[:256],
         }
+
+
+def _gone() -> Refused:
+    return Refused("shutting down", after=1, reason="shutdown")
 
 
 def _left_out(answer: int | tuple[int, int] | None, items: int) -> tuple[int, int]:

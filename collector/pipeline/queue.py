@@ -83,6 +83,14 @@ def _first(heap: list[_Entry]) -> _Entry | None:
     return heap[0] if heap else None
 
 
+def _tidied(heap: list[_Entry], waiting: int) -> list[_Entry]:
+    """The heap without entries that would be skipped, once they are more than half: they hold payloads that have left."""
+    if len(heap) > 2 * waiting:
+        heap = [entry for entry in heap if _waits(entry)]
+        heapq.heapify(heap)
+    return heap
+
+
 class _Lane:
     """Records of one signal that are ready to be sent, in order; `measured` is what they hold in units of the batch's sizer."""
 
@@ -152,9 +160,11 @@ class RecordQueue:
         heapq.heappush(self._later, (due, record.turn, record))
         heapq.heappush(self._ages, (record.payload.born, record.turn, record))
         self._delayed += 1
-        if len(self._ages) > 2 * self._delayed + 64:
-            self._ages = [entry for entry in self._ages if _waits(entry)]
-            heapq.heapify(self._ages)
+
+    def _no_longer_delayed(self, record: Record) -> None:
+        record.turn = 0
+        self._delayed -= 1
+        self._ages, self._later = _tidied(self._ages, self._delayed), _tidied(self._later, self._delayed)
 
     def hasten(self, due: float) -> None:
         """No record waits longer than until `due` (the destination is up again)."""
@@ -170,8 +180,7 @@ class RecordQueue:
             return None
         oldest = min(waiting, key=lambda record: record.payload.born)
         if oldest.turn:
-            self._delayed -= 1
-            oldest.turn = 0
+            self._no_longer_delayed(oldest)
         else:
             self._ready[oldest.payload.signal].pop()
         return oldest
@@ -183,8 +192,7 @@ class RecordQueue:
         """
         while (entry := _first(self._later)) is not None and entry[0] <= now:
             record = heapq.heappop(self._later)[2]
-            record.turn = 0
-            self._delayed -= 1
+            self._no_longer_delayed(record)
             self._ready[record.payload.signal].push(record, front=True)
         waits = [] if entry is None else [entry[0] - now]
         for signal in self._ready if turn is None else turn:

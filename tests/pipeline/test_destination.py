@@ -460,3 +460,32 @@ async def test_a_paused_destination_gives_its_queue_to_the_one_that_replaces_it(
     await eventually(lambda: new.items == 6)
     await finish(books)
     assert books.terms() == {"accepted": 9, "delivered": 6, "dropped_rejected": 3}
+
+
+async def test_the_end_does_not_wait_for_a_record_whose_client_has_left():
+    push = {**FAST, "retry_on_failure": {"initial_interval": "100ms"}}
+    books, exporter = Books(), Scripted(Retryable("503"), push={**push, "sending_queue": {"wait_for_result": True}})
+    destination = books.destination(exporter)
+    outcome = accept(books, destination, payload())
+    await eventually(lambda: len(destination.queue))
+    outcome.future.cancel()
+    async with asyncio.timeout(3):
+        await destination.drain(60)
+    await destination.stop()
+    assert books.terms() == {"accepted": 1, "dropped_withdrawn": 1}
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_was_under_way_is_not_lost_when_the_successor_is_replaced_or_gone_meanwhile(ends):
+    books = Books()
+    old, middle, new = [books.destination(Scripted(push=FAST)) for _ in range(3)]
+    old.exporter.gate = asyncio.Event()
+    accept(books, old, payload())
+    await eventually(lambda: old.exporter.most_at_once)
+    leaving = asyncio.ensure_future(old.hand_over(middle, 0.1))
+    await eventually(lambda: old._runner is None)
+    await (middle.stop() if ends else middle.hand_over(new, 0))
+    await leaving
+    await new.drain(5)
+    assert books.terms() == {"accepted": 1, "dropped_shutdown" if ends else "delivered": 1}
+    await finish(books)

@@ -2,7 +2,9 @@
 
 import random
 import time
+import weakref
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,6 +72,25 @@ def test_the_oldest_goes_first_wherever_it_waits():
     assert [queue.pop_oldest().payload.born for _ in range(5)] == [0.5, 1.0, 1.5, 2.0, 3.0]
     assert queue.pop_oldest() is None
     assert queue.next(100, flush=True) == (None, None)
+
+
+class Headers(dict):
+    """Metadata that a weak reference can watch."""
+
+
+@pytest.mark.parametrize("out", [lambda queue: queue.next(100, flush=True)[0], RecordQueue.pop_oldest])
+def test_a_payload_that_waited_for_another_try_is_let_go_when_it_leaves(out):
+    queue, payloads = RecordQueue(ONE_BY_ONE, 1 << 40), []
+    for born in range(50):
+        headers = Headers()
+        payloads.append(weakref.ref(headers))
+        queue.add(Record(Payload(Signal.TRACES, b"x", 1, born, headers)))
+        queue.delay(queue.next(0, flush=True)[0], 50 - born)
+    del headers
+    while (one := out(queue)) is not None:
+        queue.leave(one)
+        del one
+        assert sum(payload() is not None for payload in payloads) <= 2 * len(queue)
 
 
 def test_a_long_queue_of_a_dead_destination_costs_the_others_no_time():
