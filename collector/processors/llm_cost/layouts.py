@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from collector.processors.llm_cost.call import Origin
-from collector.processors.llm_cost.shapes import COUNT, IDENTITY, INTRICATE, SAME, SECONDS, Reading
+from collector.processors.llm_cost.shapes import COUNT, IDENTITY, INTRICATE, SAME, SECONDS, THERE, Reading
 from collector.processors.llm_cost.usage import LIMIT
 
 _KEY, _VALUE, _TEXT, _INTEGER, _DOUBLE = b"\n\x12\n\x18!"  # protobuf tags of KeyValue and AnyValue
@@ -40,7 +40,7 @@ class Layout:
     unread: _Pick
     unread_names: tuple[bytes, ...]
     written: tuple[bytes, ...]
-    """The names of counts and seconds."""
+    """The names of counts and seconds, and of what is only there."""
     counts: list[_Place]
     """With each name, how a value of two bytes begins."""
     identity: _Place | None
@@ -115,10 +115,10 @@ class Layouts:
         if INTRICATE in kinds or len(identities) > 1 or len(firsts) > 1:
             return None
         same = [place for place, kind in enumerate(kinds) if kind == SAME]
-        unread = [place for place, kind in enumerate(kinds) if kind is None]
+        unread = [place for place, kind in enumerate(kinds) if kind in (None, THERE)]
         return Layout(
             _picker(same), _picker(unread), tuple([names[place] for place in unread]),
-            tuple([name for name, kind in zip(names, kinds, strict=True) if kind in (COUNT, SECONDS)]),
+            tuple([name for name, kind in zip(names, kinds, strict=True) if kind in (COUNT, SECONDS, THERE)]),
             [(place, name + _TWO_BYTES) for place, name in _places(names, kinds, COUNT)],
             identities[0] if identities else None, firsts[0] if firsts else None,
         )  # fmt: skip

@@ -14,8 +14,9 @@ from collector.processors.llm_cost.call import Origin
 from collector.processors.llm_cost.dialects import Path_
 from collector.processors.llm_cost.usage import COUNTS
 
-SAME, COUNT, SECONDS, IDENTITY, INTRICATE = range(5)
-"""What to do with an attribute: it is part of the shape as it stands, or one of the things that differ, or rules a shape out."""
+SAME, COUNT, SECONDS, IDENTITY, THERE, INTRICATE = range(6)
+"""What to do with an attribute: it is part of the shape as it stands, or one of the things that differ, or its name alone is part
+of the shape, or it rules a shape out."""
 _UNREAD = frozenset(("streaming", "conversation", "user", "team", "agent", "text_cache_read", "latency_millis"))
 _SAME = frozenset(
     (
@@ -38,6 +39,8 @@ _DIFFERENT = {
     **dict.fromkeys(("ttft_seconds", "ttft_millis"), SECONDS),
     "response_id": IDENTITY,
 }
+_THERE = frozenset((("agent_name", "gen_ai.agent.name"), ("tool", "gen_ai.tool.name")))
+"""Fields and names that nobody reads; but where they are they are not added."""
 _FIXED64, _INT32, _STRING, _BYTES = 6, 5, 9, 12
 _slim = slim_schema(
     "collector.llm_call",
@@ -54,7 +57,7 @@ decode = _slim["Span"].FromString
 """A span whose attributes stay encoded. Raises protobuf's DecodeError."""
 
 Shape = tuple[Origin, int, str, tuple[bytes, ...], tuple[bytes, ...]]
-"""Origin, status, name of the span where it matters, names of what differs, attributes that are the same."""
+"""Origin, status, name of the span where it matters, names of what differs or is only there, attributes that are the same."""
 Reading = tuple[Shape, list[int], str | None, float | None]
 """Shape, token counts in the order they were written, response id, time to the first token as it was written."""
 
@@ -64,10 +67,17 @@ def kinds(names: Mapping[str, Sequence[tuple[str, int, Path_]]], labels: Collect
     found = {}
     for name, targets in names.items():
         read = [(field, path) for field, _, path in targets if field in labels or field not in _UNREAD]
-        ways = {
-            SAME if field in labels or field in _SAME else INTRICATE if path else _DIFFERENT.get(field, INTRICATE)
-            for field, path in read
-        }
+        ways = {_way(name, field, bool(path), labels) for field, path in read}
         if ways:
-            found[name] = ways.pop() if len(ways) == 1 else INTRICATE
+            found[name] = SAME if ways == {SAME, THERE} else ways.pop() if len(ways) == 1 else INTRICATE
     return found
+
+
+def _way(name: str, field: str, inside: bool, labels: Collection[str]) -> int:
+    if field in labels:
+        return SAME
+    if (field, name) in _THERE:
+        return THERE
+    if field in _SAME:
+        return SAME
+    return INTRICATE if inside else _DIFFERENT.get(field, INTRICATE)

@@ -13,10 +13,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from collector.processors.llm_cost import layouts
 from collector.processors.llm_cost.call import Origin
 from collector.processors.llm_cost.layouts import Layouts
-from collector.processors.llm_cost.shapes import COUNT, IDENTITY, INTRICATE, SAME, SECONDS, Reading, decode
+from collector.processors.llm_cost.shapes import COUNT, IDENTITY, INTRICATE, SAME, SECONDS, THERE, Reading, decode
 from tests.support import attributes
 
-KINDS = {"model": SAME, "operation": SAME, "in": COUNT, "out": COUNT, "id": IDENTITY, "first": SECONDS, "json": INTRICATE}
+KINDS = {
+    "model": SAME, "operation": SAME, "in": COUNT, "out": COUNT, "id": IDENTITY, "first": SECONDS, "there": THERE, "json": INTRICATE,
+}  # fmt: skip
 ORIGIN, NAMED = Origin(), Origin(named=True)
 FULL: dict[str, object] = {"model": "m1", "in": 1000, "note": "x", "out": 200, "id": "c-1", "first": 0.5, "operation": "chat"}
 
@@ -36,6 +38,13 @@ def test_a_span_is_read_into_what_is_the_same_and_what_differs() -> None:
     written = b"\n\x02in", b"\n\x03out", b"\n\x05first"
     assert read(Layouts(KINDS), encoded(FULL)) == ((ORIGIN, 0, "", written, same), [1000, 200], "c-1", 0.5)
     assert read(Layouts(KINDS), encoded({"note": "x"}), NAMED) == ((NAMED, 0, "op", (), ()), [], None, None)
+
+
+def test_of_what_is_only_there_the_name_belongs_to_the_shape_and_not_the_value() -> None:
+    memory = Layouts(KINDS)
+    first, second = [read(memory, encoded({"model": "m1", "there": text})) for text in ("a", "b")]
+    assert first == second == ((ORIGIN, 0, "", (b"\n\x05there",), tuple(encoded({"model": "m1"}))), [], None, None)
+    assert read(memory, encoded({"model": "m1", "other": "a"}), certain=False) is None
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 16383, 16384, 2**21, 10**12])

@@ -170,6 +170,22 @@ def test_a_span_in_the_conventions_names_gets_its_cost_and_nothing_else(more: di
     assert plan.missing == (b"", None)
 
 
+def test_agents_and_tools_in_the_conventions_names_share_a_plan() -> None:
+    """However many there are: their names are not read unless they are labels."""
+    processor = made()
+    through(processor, *(raw({**COMPLETE, "gen_ai.agent.name": f"a{n}", "gen_ai.tool.name": f"t{n}"}) for n in range(5)))
+    assert len(processor._accounting._plans._known) == 1
+    by_agent = made(labels=["service", "provider", "model", "operation", "agent"])
+    through(by_agent, *(raw({**COMPLETE, "gen_ai.agent.name": f"a{n}"}) for n in range(5)))
+    assert len(sums(by_agent, "requests", 4)) == 5
+
+
+def test_a_name_of_the_conventions_may_also_be_read_as_something_else() -> None:
+    config = {"dialects": {"response_id": ["gen_ai.agent.name"], "input_tokens": ["gen_ai.tool.name"]}}
+    for more in ({"gen_ai.agent.name": "planner-1"}, {"gen_ai.tool.name": 5}):
+        assert by_both_ways({**COMPLETE, **more}, config=config) == {}
+
+
 def test_cached_tokens_are_part_of_the_input_that_is_written() -> None:
     """R-703 (partly)."""
     cached = {"llm.token_count.prompt_details.cache_read": 50, "llm.token_count.prompt_details.cache_write": 30}
