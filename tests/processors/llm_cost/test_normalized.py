@@ -143,11 +143,13 @@ def test_error_type_and_status_decide_how_a_call_ended() -> None:
     assert sums(processor, "requests", -1) == {"timeout": 1, "error": 1, "success": 1}
 
 
-@pytest.mark.parametrize(("duration", "seconds"), [(0.0, 0.83), (0.5, 0.5)])
-def test_the_latency_in_an_attribute_counts_where_the_span_has_no_duration(duration: float, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("duration", "said", "seconds"), [(0.0, 830, 0.83), (0.0, "830.5", 0.8305), (0.5, 830, 0.5), (0.0, 1e9, 0.0), (0.0, -1, 0.0)]
+)
+def test_the_latency_in_an_attribute_counts_where_the_span_has_no_duration(duration: float, said: object, seconds: float) -> None:
     """R-702 (partly)."""
     processor = made()
-    spans = [raw({"llm.model": "gpt-4o", "llm.tokens_used": 5, "llm.latency_ms": 830}, duration=duration) for _ in range(3)]
+    spans = [raw({"llm.model": "gpt-4o", "llm.tokens_used": 5, "llm.latency_ms": said}, duration=duration) for _ in range(3)]
     through(processor, *spans)
     assert [each["duration_seconds"] for each in processor.history()] == [pytest.approx(seconds)] * 3
 
