@@ -217,6 +217,14 @@ def test_no_slice_of_a_bomb_takes_long() -> None:
     assert longest < 0.3
 
 
+@pytest.mark.parametrize(("scopes", "pauses"), [(1000, 0), (10_000, 3)])
+def test_a_small_request_of_many_scopes_is_opened_in_slices_too(scopes: int, pauses: int) -> None:
+    body = scope(frame(2, frame(1, b"\1" * 16) + frame(2, b"\2" * 8))) * scopes
+    assert len(body) < FREE
+    assert len(list(open_slices(Signal.TRACES, body))) == pauses
+    assert open_request(Signal.TRACES, body).batch.count() == scopes
+
+
 def test_room_is_reserved_before_a_large_item_is_decoded() -> None:
     body = scope(frame(2, frame(9, b"") * 300_000))
     asked: list[int] = []
