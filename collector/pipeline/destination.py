@@ -278,8 +278,8 @@ class Destination:
             task.cancel()
         if flying:
             await asyncio.wait(flying, timeout=_LAST_MOMENT)
-        for record in flying.values():
-            if not record.decided:
+        for task, record in flying.items():
+            if not record.decided and _undecided(task):
                 self._give(record, successor)
         self._give_waiting(successor)
         await self.stop()
@@ -319,7 +319,7 @@ class Destination:
             extra = {"exporter": self.name, "dropped_items": left, "error": self.last_error}
             self.log.warning("ends before all was delivered: items dropped", extra=extra)
         for task, record in flying:
-            if not task.done() or task.cancelled():  # not done: an exporter that does not let itself be cancelled
+            if _undecided(task):
                 self._finish(record, "shutdown", _gone())
         self._turn_out()
         self._changed()
@@ -340,6 +340,11 @@ class Destination:
             "paused": self._pause.on,
             "last_error": self.last_error[:256],
         }
+
+
+def _undecided(task: asyncio.Task[None]) -> bool:
+    """Whether a send was cancelled, or does not let itself be; else it has been booked, or its data waits in the queue again."""
+    return not task.done() or task.cancelled()
 
 
 def _gone() -> Refused:

@@ -489,3 +489,28 @@ async def test_what_was_under_way_is_not_lost_when_the_successor_is_replaced_or_
     await new.drain(5)
     assert books.terms() == {"accepted": 1, "dropped_shutdown" if ends else "delivered": 1}
     await finish(books)
+
+
+class Cancelled(Scripted):
+    """Says of a cancelled send what clients may say: that it failed."""
+
+    async def send(self, payload):
+        try:
+            return await super().send(payload)
+        except asyncio.CancelledError:
+            raise self.script.pop() from None
+
+
+@pytest.mark.parametrize("error", [Retryable("cancelled"), Oversized("cancelled")])
+async def test_a_send_that_fails_while_it_is_cancelled_is_handed_over_once(error):
+    books = Books()
+    old, new = books.destination(Cancelled(push=FAST)), books.destination(Scripted(push=FAST))
+    old.exporter.gate = asyncio.Event()
+    accept(books, old, payload(2))
+    await eventually(lambda: old.exporter.most_at_once)
+    old.exporter.script.append(error)
+    await old.hand_over(new, 0)
+    await new.drain(5)
+    assert new.exporter.items == 2
+    assert books.terms() == {"accepted": 2, "delivered": 2}
+    await finish(books)
