@@ -111,6 +111,10 @@ class _Lane:
         return record
 
 
+def _age(lane: _Lane) -> float:
+    return lane.records[0].payload.born
+
+
 class RecordQueue:
     """`room` answers whether more fits, `next` what is due; times are monotonic seconds."""
 
@@ -194,16 +198,19 @@ class RecordQueue:
             record = heapq.heappop(self._later)[2]
             self._no_longer_delayed(record)
             self._ready[record.payload.signal].push(record, front=True)
-        waits = [] if entry is None else [entry[0] - now]
+        waits, due = [] if entry is None else [entry[0] - now], []
         for signal in self._ready if turn is None else turn:
             lane = self._ready[signal]
             if lane.records:
                 if turn is not None:
                     return lane.pop(), None
                 wait = 0.0 if flush else self._fill_wait(lane, now)
-                if wait <= 0:
-                    return self._join(lane), None
-                waits.append(wait)
+                if wait > 0:
+                    waits.append(wait)
+                else:
+                    due.append(lane)
+        if due:  # the oldest goes first: a signal that always has something must not hold back another one for ever
+            return self._join(min(due, key=_age)), None
         return None, max(min(waits), 0.001) if waits else None
 
     def _fill_wait(self, lane: _Lane, now: float | None = None) -> float:

@@ -106,6 +106,16 @@ def test_a_long_queue_of_a_dead_destination_costs_the_others_no_time():
     assert len(queue) == 49_000
 
 
+def test_a_signal_that_always_has_something_to_send_does_not_hold_back_another_one():
+    queue = RecordQueue(ONE_BY_ONE, 1 << 40)
+    for born in range(3):
+        queue.add(record(born))
+    queue.add(record(0.5, Signal.LOGS))
+    for born in range(3, 9):
+        queue.add(record(born))
+    assert [queue.next(10, flush=False)[0].payload.signal for _ in range(4)] == ["traces", "logs", "traces", "traces"]
+
+
 def test_a_record_that_is_tried_in_a_pause_is_of_a_signal_whose_turn_it_is_and_not_joined():
     queue = RecordQueue(Queue(), 1 << 40)
     for signal in (Signal.TRACES, Signal.TRACES, Signal.LOGS):
