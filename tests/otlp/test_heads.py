@@ -1,6 +1,6 @@
 """otlp.heads: what sampling reads of a span."""
 
-from collector.model import Signal
+from collector.model import Group, Scope, Signal
 from collector.otlp.heads import read_heads
 from tests.support import batch, span, traces
 
@@ -21,6 +21,18 @@ def test_a_changed_batch_gets_its_heads_item_by_item() -> None:
     changed = opened.replace(opened.groups)
     read_heads(changed)
     assert [len(s.heads or []) for s in changed.scopes()] == [2]
+
+
+def test_only_scopes_without_heads_get_them() -> None:
+    opened = batch(traces(span("a")))
+    read_heads(opened)
+    (scope,) = opened.scopes()
+    bare = Scope(scope.header, scope.items)
+    changed = opened.replace([Group(opened.groups[0].header, [scope, bare])])
+    before = scope.heads
+    read_heads(changed)
+    assert scope.heads is before
+    assert [head.span_id for head in bare.heads or []] == [head.span_id for head in scope.heads or []]
 
 
 def test_heads_that_are_there_are_left_alone() -> None:

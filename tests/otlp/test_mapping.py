@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import math
 from typing import Any
@@ -226,6 +228,19 @@ def test_object_bombs_are_too_large() -> None:
         from_json(Signal.TRACES, one_span(attributes=[{}] * (MAX_ITEM_NESTED + 1)))
     with pytest.raises(TooLarge):
         from_json(Signal.TRACES, b'{"x":[' + b",".join([b"{}"] * 4_000_001) + b"]}")
+
+
+@pytest.mark.parametrize("text", [b"{}", b"{"])
+@pytest.mark.parametrize("collects", [True, False])
+def test_parsing_leaves_the_collector_of_cycles_as_it_was(collects: bool, text: bytes) -> None:
+    was = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        with contextlib.suppress(Malformed):
+            list(Reader(Signal.TRACES, text).slices())
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 def test_memory_for_a_large_text_is_reserved_before_it_is_parsed() -> None:

@@ -187,6 +187,18 @@ def test_the_module_says_what_is_wrong_with_its_arguments() -> None:
         plain.compiled.open(1, bytearray())
 
 
+def test_where_it_is_not_built_or_not_wanted_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(plain.WALKER_VARIABLE, "python")
+    assert plain._walker() is None
+    monkeypatch.delenv(plain.WALKER_VARIABLE)
+    assert plain._walker() is plain.compiled
+    monkeypatch.setitem(sys.modules, "collector.otlp._plain", None)
+    monkeypatch.delattr("collector.otlp._plain")
+    assert plain._walker() is None
+    monkeypatch.setattr(plain, "compiled", None)
+    assert plain.open_plain(Signal.TRACES, b"") is None
+
+
 def test_the_walker_can_be_turned_off() -> None:
     code = "from collector.otlp.plain import COMPILED; print(COMPILED)"
     for value, said in (("python", "False"), ("", "True")):

@@ -3,6 +3,7 @@
 import pytest
 
 from collector.processors.redaction.config import RedactionConfig
+from collector.processors.redaction.findings import Finding, with_numbers
 
 REDACTOR = RedactionConfig().build({})
 
@@ -25,3 +26,10 @@ def test_brackets_around_a_finding_are_no_marker(text):
 def test_only_ids_in_one_piece_are_exempt(text):
     assert REDACTOR.text(text) != text
     assert REDACTOR.text("msg_536904399 call_4111111111111111") == "msg_536904399 call_4111111111111111"
+
+
+def test_findings_in_one_bare_number_become_one_and_others_stay_as_they_are():
+    text = '["a 12", -12.34, "x"]'
+    rule = REDACTOR.rules[0]
+    found = [Finding(4, 6, rule), Finding(10, 12, rule), Finding(13, 15, rule), Finding(18, 19, rule)]
+    assert [text[f.start : f.end] for f in with_numbers(text, found)] == ["12", "-12.34", "x"]
