@@ -89,8 +89,9 @@ class Dedup:
         if call_id is not None and identified:
             ids, earlier = self._ids.room(1, now)
             seen = call_id in ids or call_id in earlier
-            ids[call_id] = 1
         kind = _kind(marks, above, identified and not rollup, seen) if marks or above or seen else ""
+        if call_id is not None and identified and kind != "rollup":  # a sum does not speak for the call whose id it repeats
+            ids[call_id] = 1
         if not kind:
             young[own] = young.get(own, 0) | (COUNTED if identified else COUNTED | NO_ID)
         if len(parent) > _TRACE_ID:

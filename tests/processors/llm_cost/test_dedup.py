@@ -84,6 +84,19 @@ def test_a_parent_that_sums_its_children_adds_nothing() -> None:
     assert attribute(after[0], "llm.cost_usd") is None
 
 
+def test_a_skipped_sum_does_not_claim_the_response_id_that_it_repeats() -> None:
+    processor = made()
+    agent = one(b"agent", answer="chatcmpl-number-2", op="invoke_agent", duration=3.0)
+    first = one(b"first", b"agent", answer="chatcmpl-number-1")
+    last = one(b"last", b"agent", answer="chatcmpl-number-2", start=START + 10**9)
+    for each in (first, agent, last):
+        through(processor, each)
+    assert counted(processor) == 2
+    assert kinds(processor) == {"rollup": 1}
+    through(processor, last)
+    assert counted(processor) == 2
+
+
 def test_usage_climbs_through_a_chain_in_between() -> None:
     processor = made()
     chain = raw({"openinference.span.kind": "CHAIN"}, span_id=b"c_______", parent=b"r_______", trace=TRACE, duration=2)
