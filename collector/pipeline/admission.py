@@ -84,7 +84,7 @@ class ByteBudget:
 
     def settle(self, resident: int) -> None:
         """Tell the resident size when the program is ready and idle."""
-        self._idle = resident
+        self._idle = self.resident = resident
 
     @property
     def line(self) -> int:

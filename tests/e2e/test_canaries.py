@@ -149,6 +149,7 @@ def test_no_canary_is_in_the_file(planting: Planted) -> None:
 
 def test_every_canary_was_counted(planting: Planted) -> None:
     """R-309."""
+    print(f"{len(planting.flock.places)} canaries planted")
     emails = [place for place in planting.flock.places.values() if place.endswith("(email)")]
     assert planting.sidecar.total("pii_detections_total", pii_type="email", detector="sidecar") == len(emails) > 300
     assert planting.sidecar.total("pii_detections_total") == len(planting.flock.places)

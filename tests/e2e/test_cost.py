@@ -73,6 +73,7 @@ def everything_kept(start_sidecar: Start, jaeger: Jaeger, loki: Loki) -> tuple[S
 def test_the_cost_counter_equals_the_known_truth(everything_kept: tuple[Sidecar, Truth]) -> None:
     """R-401, R-402, R-404 (partly), R-549."""
     sidecar, truth = everything_kept
+    print(f"counted {sidecar.total('llm_cost_usd_total'):.12f} USD, true {float(truth.total()):.12f} USD")
     assert sidecar.total("llm_cost_usd_total") == pytest.approx(truth.total(), rel=0, abs=1e-9)
     for model, cost in truth.cost.items():
         assert sidecar.total("llm_cost_usd_total", model=model) == pytest.approx(float(cost), rel=0, abs=1e-9), model

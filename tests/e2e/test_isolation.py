@@ -49,12 +49,15 @@ def test_a_destination_that_is_down_for_20_seconds_disturbs_nobody_and_gets_ever
     wait_for(lambda: load.sent.keys() <= well.arrived.keys(), 10, "everything at the healthy destination")
     wait_for(lambda: load.sent.keys() <= ill.arrived.keys(), 60, "everything at the destination that was down")
     during = sorted(well.arrived[key] - sent for key, sent in load.sent.items() if down < sent < up)
+    slowest = during[int(len(during) * 0.99)]
+    print(f"{len(during)} spans during the outage, at the healthy destination after {slowest * 1e3:.0f} ms (p99)")
     assert len(during) >= 0.9 * 2_000 * OUTAGE, "the load itself fell behind"
-    assert during[int(len(during) * 0.99)] < 2.0
+    assert slowest < 2.0
     assert well.copies == 0
     for name in ("otlp_grpc/well", "otlp_grpc/ill"):
         wait_for(lambda name=name: sidecar.balance("traces", name)["queued"] == 0, 10, "empty queues")
         books = sidecar.balance("traces", name)
+        print(name, books)
         assert books["accepted"] == books["delivered"] + books["dropped"] + books["queued"] == len(load.sent)
         assert books["dropped"] == 0
 

@@ -53,6 +53,8 @@ def test_every_trace_with_an_error_is_in_jaeger_with_all_its_spans(found: dict[s
 def test_about_a_tenth_of_the_clean_traces_is_in_jaeger_and_each_is_complete(found: dict[str, set[str]], sent: Corpus) -> None:
     """R-201."""
     kept = {key: found[key] for key in sent.clean.keys() & found.keys()}
+    failed = len(sent.failed.keys() & found.keys())
+    print(f"in Jaeger: {len(kept)} of {len(sent.clean)} clean traces, {failed} of {len(sent.failed)} with an error")
     assert 0.09 <= len(kept) / len(sent.clean) <= 0.11
     broken = [key for key, spans in kept.items() if spans != sent.clean[key]]
     assert not broken, f"{len(broken)} of {len(kept)} clean traces incomplete"

@@ -70,6 +70,7 @@ def test_a_limit_below_the_need_of_the_program_itself_does_not_refuse_for_ever()
     limit, spike = limits(cgroup=128 * MIB)
     budget = ByteBudget(limit, spike)
     budget.settle(90 * MIB)
+    assert budget.resident == 90 * MIB
     budget.sample(95 * MIB)
     with budget.hold(64 << 10):
         pass
