@@ -155,12 +155,11 @@ class Service:
             stopping.cancel()
             return 1
         self._ready(resolved)
-        ticking = asyncio.create_task(self._tick())
-        warming = asyncio.create_task(self._warm_up())
+        beside = [asyncio.create_task(task) for task in (self._tick(), self.host.stalls.watch(), self._warm_up())]
         await stopping
         await drain(self.host, self._options.drain_timeout, self.reloads.settle)
-        ticking.cancel()
-        warming.cancel()
+        for task in beside:
+            task.cancel()
         await self._stop()
         return 0
 
