@@ -257,76 +257,125 @@ static PyObject *header_bytes(const struct header *header) {
     return out;
 }
 
-enum { FAILED = -1, ODD = 0, GOOD = 1 };
-enum { MOST_ITEMS = 100000, MOST_LEVELS = 1000 };
+enum { FAILED = -1, ODD = 0, GOOD = 1, PAUSED = 2 };
+enum { MOST_ITEMS = 100000, MOST_LEVELS = 1000, MOST_BYTES = 512 << 10, MEMBER_COST = 64 };
 
-/* A request that is being read: its signal, 1 traces or 2 logs, and how many items, groups and scopes it had so far. */
-struct request {
-    int signal;
-    unsigned items, levels;
+/* The request (level 0), a group (1) or a scope (2) that is being read: what is left of it, how far it came in its fields, what
+   stands around its members, its members so far and, in a scope, their trace ids. */
+struct level {
+    struct cursor in;
+    unsigned reached;
+    struct header header;
+    PyObject *members, *ids;
 };
 
-/* Read one member of a group or scope. Returns FAILED with an exception set, ODD or GOOD. */
-typedef int (*member_reader)(struct cursor in, struct request *request, PyObject *members, PyObject *ids);
+/* A request that is being read: its signal, 1 traces or 2 logs, how many items, groups and scopes it had so far, and the levels
+   that are open; `deep` is the innermost one. */
+struct opening {
+    int signal;
+    unsigned items, levels, deep;
+    struct level at[3];
+};
 
-/* A group or a scope: field 1 at most once and first, then its members, then field 3 at most once. */
-static int read_level(struct cursor in, struct request *request, enum message first, member_reader reader,
-                      struct header *header, PyObject *members, PyObject *ids) {
-    struct part part;
-    unsigned reached = 0;
-    if (++request->levels > MOST_LEVELS) return ODD;
-    memset(header, 0, sizeof *header);
-    while (in.at < in.end) {
-        if (!read_part(&in, &part) || part.wire != 2 || part.number > 3 || part.number < reached) return ODD;
-        if (part.number == reached && part.number != 2) return ODD;
-        reached = part.number;
-        if (part.number == 2) {
-            int found = reader(part.content, request, members, ids);
-            if (found != GOOD) return found;
-        } else if (part.number == 1) {
-            if (!is_plain(part.content, first, 0)) return ODD;
-            header->first = (struct cursor){part.begin, part.content.end};
-        } else {
-            if (!is_text(part.content.at, part.content.end)) return ODD;
-            if (part.content.at < part.content.end) header->last = (struct cursor){part.begin, part.content.end};
-        }
+static int enter(struct opening *opening, struct cursor in) {
+    if (++opening->levels > MOST_LEVELS) return ODD;
+    struct level *level = &opening->at[++opening->deep];
+    level->in = in;
+    level->members = PyList_New(0);
+    level->ids = opening->deep == 2 ? PyList_New(0) : NULL;
+    return level->members && (level->ids || opening->deep == 1) ? GOOD : FAILED;
+}
+
+static void clear(struct level *level) {
+    Py_XDECREF(level->members);
+    Py_XDECREF(level->ids);
+    memset(level, 0, sizeof *level);
+}
+
+/* Hand what the innermost level has become to the one around it. */
+static int leave(struct opening *opening) {
+    struct level *level = &opening->at[opening->deep--];
+    PyObject *bytes = header_bytes(&level->header), *whole = NULL;
+    if (bytes) whole = level->ids ? PyTuple_Pack(3, bytes, level->members, level->ids) : PyTuple_Pack(2, bytes, level->members);
+    Py_XDECREF(bytes);
+    clear(level);
+    return put(opening->at[opening->deep].members, whole) ? GOOD : FAILED;
+}
+
+static inline int read_item(struct cursor in, struct opening *opening, struct level *scope) {
+    const uint8_t *trace = NULL;
+    if (++opening->items > MOST_ITEMS) return ODD;
+    if (!(opening->signal == 1 ? is_span(in, &trace) : is_record(in))) return ODD;
+    if (!put(scope->members, bytes_of(in.at, in.end))) return FAILED;
+    return !trace || put(scope->ids, bytes_of(trace, trace + TRACE_ID)) ? GOOD : FAILED;
+}
+
+/* One field of a group or a scope: field 1 at most once and first, then its members, then field 3 at most once. */
+static int read_field(struct opening *opening, struct level *level, const struct part *part) {
+    if (part->number > 3 || part->number < level->reached || (part->number == level->reached && part->number != 2)) return ODD;
+    level->reached = part->number;
+    if (part->number == 2 && opening->deep == 1) return enter(opening, part->content);
+    if (part->content.end - part->content.at > MOST_BYTES) return ODD;
+    if (part->number == 2) return read_item(part->content, opening, level);
+    if (part->number == 1) {
+        if (!is_plain(part->content, opening->deep == 1 ? RESOURCE : SCOPE, 0)) return ODD;
+        level->header.first = (struct cursor){part->begin, part->content.end};
+    } else {
+        if (!is_text(part->content.at, part->content.end)) return ODD;
+        if (part->content.at < part->content.end) level->header.last = (struct cursor){part->begin, part->content.end};
     }
     return GOOD;
 }
 
-static int read_item(struct cursor in, struct request *request, PyObject *items, PyObject *ids) {
-    const uint8_t *trace = NULL;
-    if (++request->items > MOST_ITEMS) return ODD;
-    if (!(request->signal == 1 ? is_span(in, &trace) : is_record(in))) return ODD;
-    if (!put(items, bytes_of(in.at, in.end))) return FAILED;
-    return !trace || put(ids, bytes_of(trace, trace + TRACE_ID)) ? GOOD : FAILED;
-}
-
-static int read_scope(struct cursor in, struct request *request, PyObject *scopes, PyObject *Py_UNUSED(unused)) {
-    struct header header;
-    PyObject *items = PyList_New(0), *ids = PyList_New(0);
-    int found = items && ids ? read_level(in, request, SCOPE, read_item, &header, items, ids) : FAILED;
-    if (found == GOOD) {
-        PyObject *bytes = header_bytes(&header);
-        if (!bytes || !put(scopes, PyTuple_Pack(3, bytes, items, ids))) found = FAILED;
-        Py_XDECREF(bytes);
+/* Read on until about `budget` bytes are done. Returns FAILED with an exception set, ODD, GOOD when all is read, or PAUSED. */
+static int advance(struct opening *opening, Py_ssize_t budget) {
+    struct part part;
+    int found = GOOD;
+    while (found == GOOD) {
+        struct level *level = &opening->at[opening->deep];
+        if (level->in.at == level->in.end) {
+            if (!opening->deep) return GOOD;
+            found = leave(opening);
+            continue;
+        }
+        if (budget <= 0) return PAUSED;
+        if (!read_part(&level->in, &part) || part.wire != 2) return ODD;
+        unsigned deep = opening->deep;
+        if (deep) {
+            found = read_field(opening, level, &part);
+        } else {
+            found = part.number == 1 ? enter(opening, part.content) : ODD;
+        }
+        budget -= MEMBER_COST;
+        if (opening->deep == deep) budget -= part.content.end - part.content.at; /* else it is still to be read */
     }
-    Py_XDECREF(items);
-    Py_XDECREF(ids);
     return found;
 }
 
-static int read_group(struct cursor in, struct request *request, PyObject *groups) {
-    struct header header;
-    PyObject *scopes = PyList_New(0);
-    int found = scopes ? read_level(in, request, RESOURCE, read_scope, &header, scopes, NULL) : FAILED;
-    if (found == GOOD) {
-        PyObject *bytes = header_bytes(&header);
-        if (!bytes || !put(groups, PyTuple_Pack(2, bytes, scopes))) found = FAILED;
-        Py_XDECREF(bytes);
+static void clear_all(struct opening *opening) {
+    for (int n = 0; n < 3; n++) clear(&opening->at[n]);
+}
+
+/* Begin to read a body. Returns 0 with an exception set. */
+static int begin(struct opening *opening, PyObject *arguments, PyObject **body) {
+    memset(opening, 0, sizeof *opening);
+    if (!PyArg_ParseTuple(arguments, "iS", &opening->signal, body)) return 0;
+    if (opening->signal != 1 && opening->signal != 2) {
+        PyErr_SetString(PyExc_ValueError, "signal is 1 or 2");
+        return 0;
     }
-    Py_XDECREF(scopes);
-    return found;
+    opening->at[0].in.at = (const uint8_t *)PyBytes_AsString(*body);
+    opening->at[0].in.end = opening->at[0].in.at + PyBytes_Size(*body);
+    return (opening->at[0].members = PyList_New(0)) != NULL;
+}
+
+/* What `advance` came to, for Python: the groups, None when it is not plain, False when it goes on. */
+static PyObject *outcome(struct opening *opening, int found) {
+    if (found == PAUSED) Py_RETURN_FALSE;
+    PyObject *groups = found == GOOD ? Py_NewRef(opening->at[0].members) : NULL;
+    clear_all(opening);
+    if (found != ODD) return groups;
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(open_doc, "open(signal, body, /)\n--\n\n"
@@ -334,26 +383,57 @@ PyDoc_STRVAR(open_doc, "open(signal, body, /)\n--\n\n"
                        "`signal`: 1 traces, 2 logs, which come without trace ids.");
 
 static PyObject *plain_open(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    struct request request = {0, 0, 0};
+    struct opening opening;
     PyObject *body;
-    if (!PyArg_ParseTuple(arguments, "iS", &request.signal, &body)) return NULL;
-    if (request.signal != 1 && request.signal != 2) {
-        PyErr_SetString(PyExc_ValueError, "signal is 1 or 2");
+    if (!begin(&opening, arguments, &body)) return NULL;
+    return outcome(&opening, advance(&opening, PY_SSIZE_T_MAX));
+}
+
+/* A body that is read in slices: it lives as long as its capsule. */
+struct slices {
+    struct opening opening;
+    PyObject *body;
+};
+
+static const char SLICES[] = "collector.otlp._plain.slices";
+
+static void slices_free(PyObject *capsule) {
+    struct slices *slices = PyCapsule_GetPointer(capsule, SLICES);
+    clear_all(&slices->opening);
+    Py_DECREF(slices->body);
+    PyMem_Free(slices);
+}
+
+PyDoc_STRVAR(begin_doc, "begin(signal, body, /)\n--\n\nThe same as `open` for a large body, read by calls of `proceed`.");
+
+static PyObject *plain_begin(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    struct slices *slices = PyMem_Calloc(1, sizeof *slices);
+    if (!slices) return PyErr_NoMemory();
+    PyObject *capsule = NULL;
+    if (begin(&slices->opening, arguments, &slices->body)) capsule = PyCapsule_New(slices, SLICES, slices_free);
+    if (capsule) {
+        Py_INCREF(slices->body);
+    } else {
+        clear_all(&slices->opening);
+        PyMem_Free(slices);
+    }
+    return capsule;
+}
+
+PyDoc_STRVAR(proceed_doc, "proceed(begun, size, /)\n--\n\n"
+                          "Read on by about `size` bytes: False when there is more to read, else what `open` returns.");
+
+static PyObject *plain_proceed(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    PyObject *capsule;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(arguments, "On", &capsule, &size)) return NULL;
+    struct slices *slices = PyCapsule_GetPointer(capsule, SLICES);
+    if (!slices) return NULL;
+    if (!slices->opening.at[0].members) {
+        PyErr_SetString(PyExc_ValueError, "it is read to its end");
         return NULL;
     }
-    PyObject *groups = PyList_New(0);
-    if (!groups) return NULL;
-    struct cursor in = {(const uint8_t *)PyBytes_AsString(body), NULL};
-    in.end = in.at + PyBytes_Size(body);
-    int found = GOOD;
-    struct part part;
-    while (found == GOOD && in.at < in.end) {
-        found = read_part(&in, &part) && part.wire == 2 && part.number == 1 ? read_group(part.content, &request, groups) : ODD;
-    }
-    if (found == GOOD) return groups;
-    Py_DECREF(groups);
-    if (found == FAILED) return NULL;
-    Py_RETURN_NONE;
+    return outcome(&slices->opening, advance(&slices->opening, size));
 }
 
 /* A condition on one attribute: its key, or how its key begins, and what its value must be. */
@@ -563,7 +643,10 @@ static PyType_Slot keys_slots[] = {{Py_tp_new, keys_new},         {Py_tp_dealloc
 static PyType_Spec keys_spec = {"collector.otlp._plain.Keys", sizeof(Keys), 0,
                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, keys_slots};
 
-static PyMethodDef functions[] = {{"open", plain_open, METH_VARARGS, open_doc}, {NULL, NULL, 0, NULL}};
+static PyMethodDef functions[] = {{"open", plain_open, METH_VARARGS, open_doc},
+                                  {"begin", plain_begin, METH_VARARGS, begin_doc},
+                                  {"proceed", plain_proceed, METH_VARARGS, proceed_doc},
+                                  {NULL, NULL, 0, NULL}};
 
 static int plain_exec(PyObject *module) {
     PyObject *type = PyType_FromModuleAndSpec(module, &keys_spec, NULL);

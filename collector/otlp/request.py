@@ -1,9 +1,9 @@
 """From a request's bytes to a batch: everything is checked that full decoding would refuse, in bounded memory and short slices.
 
-Small bodies that are plain are read by the compiled walker (0.25 us a span). Other small ones are decoded once: the cheapest
-complete check there is in Python (0.6 us a span, 31 for a loop), and nothing of the result is used but the heads of spans.
-Bodies over FREE bytes are walked and decoded in runs of at most FREE bytes, cut at field borders: consecutive fields of a message
-are a message. Items with ids of a wrong length or over MAX_ITEM bytes are left out and counted as rejected.
+Bodies that are plain are read by the compiled walker (0.25 us a span). Other small ones are decoded once: the cheapest complete
+check there is in Python (0.6 us a span, 31 for a loop), and nothing of the result is used but the heads of spans.
+Other bodies over FREE bytes are walked and decoded in runs of at most FREE bytes, cut at field borders: consecutive fields of a
+message are a message. Items with ids of a wrong length or over MAX_ITEM bytes are left out and counted as rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collector.errors import Malformed, TooLarge
 from collector.model import Batch, Group, Scope, Signal, open_envelope, slim_schema
 from collector.otlp.heads import lend_heads, read_heads
 from collector.otlp.mapping import FREE, MAX_ITEMS, MAX_NESTED, REQUEST
-from collector.otlp.plain import open_plain
+from collector.otlp.plain import open_plain, open_plain_slices
 from collector.otlp.walk import Count, count_elements, fields
 
 MAX_ITEM = 16 << 20
@@ -66,7 +66,8 @@ def open_request(signal: Signal, body: bytes) -> Opened:
 def open_slices(signal: Signal, body: bytes, reserve: Callable[[int], None] | None = None) -> Generator[None, None, Opened]:
     """The same in slices: pauses so that the caller may let others work. `reserve(n)` is asked before much memory is taken."""
     try:
-        if len(body) <= FREE and (plain := open_plain(signal, body)) is not None:
+        plain = open_plain(signal, body) if len(body) <= FREE else (yield from open_plain_slices(signal, body))
+        if plain is not None:
             return Opened(plain, 0, "")
         check = _Check(signal, body, reserve)
         if len(body) <= FREE:

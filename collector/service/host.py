@@ -13,6 +13,7 @@ from collector.meters import Meters
 from collector.model import Signal
 from collector.pipeline.admission import ByteBudget, limits
 from collector.pipeline.ledger import Ledger
+from collector.service.stalls import Stalls
 
 if TYPE_CHECKING:
     from collector.service.graph import Graph
@@ -39,6 +40,7 @@ class ServiceHost:
         self.clock = Clock()
         self._budget = ByteBudget(*limits())
         self.ledger = Ledger(self.meters)
+        self.stalls = Stalls(self.meters, self.clock.monotonic())
         self.log = logging.getLogger("collector.service")
         self.graph: Graph | None = None
         self.leaving: list[Graph] = []
@@ -82,6 +84,7 @@ class ServiceHost:
                 "requests_in_flight_bytes": self.budget.in_flight,
                 "message_limit_bytes": self.budget.message_limit(),
             },
+            "event_loop": {"longest_stall_seconds": round(self.stalls.longest, 4)},
             "pipelines": graph.describe() if graph else {},
             "exporters": {name: d.status() for name, d in graph.destinations.items()} if graph else {},
             "accounting": self.ledger.balance(self.queued()),

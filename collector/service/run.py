@@ -6,7 +6,6 @@ A little longer than most files: these steps share one state and are read togeth
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -20,14 +19,14 @@ from typing import TYPE_CHECKING
 from collector.catalog import Catalog
 from collector.config.load import Loaded, Resolved, config_error, load
 from collector.errors import ConfigError
-from collector.pipeline.admission import cgroup_limit, limits, resident_bytes, trim
+from collector.pipeline.admission import cgroup_limit, limits, resident_bytes
 from collector.service.banner import banner, otlp_http
 from collector.service.drain import drain
 from collector.service.graph import Builder, Graph, naming
 from collector.service.host import ServiceHost
 from collector.service.logs import OwnLog, own_log
 from collector.service.ports import in_use
-from collector.service.process import WALKER, loop_factory, tune_memory
+from collector.service.process import WALKER, loop_factory, release_code, settle_memory, tune_memory
 from collector.service.reload import Reloads, said
 from collector.service.swap import LAST_MOMENT, Swap, start_each, stop_each
 
@@ -156,12 +155,11 @@ class Service:
             stopping.cancel()
             return 1
         self._ready(resolved)
-        ticking = asyncio.create_task(self._tick())
-        warming = asyncio.create_task(self._warm_up())
+        beside = [asyncio.create_task(task) for task in (self._tick(), self.host.stalls.watch(), self._warm_up())]
         await stopping
         await drain(self.host, self._options.drain_timeout, self.reloads.settle)
-        ticking.cancel()
-        warming.cancel()
+        for task in beside:
+            task.cancel()
         await self._stop()
         return 0
 
@@ -216,9 +214,8 @@ class Service:
     async def _warm_up(self) -> None:
         """After the start: warm the processors, then give back the memory that all this needed."""
         await self._warm(self.host.graph)
-        gc.collect()
-        gc.freeze()  # not on a reload: the old graph would never be collected
-        trim()
+        settle_memory()
+        await asyncio.to_thread(release_code)
 
     def _signals(self) -> None:
         loop = asyncio.get_running_loop()

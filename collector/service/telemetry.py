@@ -18,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from collector import __version__
 from collector.fields import listen_address
 from collector.meters import Meters
-from collector.service.process import WALKER
+from collector.service.process import WALKER, import_aiohttp
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -39,10 +39,11 @@ class SelfMetrics:
 
     async def start(self) -> None:
         """Listen."""
-        from aiohttp import web
-
         if self._runner is not None:
             return
+        import_aiohttp()
+        from aiohttp import web
+
         app = web.Application()
         app.router.add_get("/metrics", self._answer)
         runner = web.AppRunner(app, access_log=None, handle_signals=False)

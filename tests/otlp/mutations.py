@@ -112,10 +112,19 @@ def feed(walker: Any, signal: int, body: bytes, chance: random.Random, counts: C
     """Open and search one request, and an item once more by itself, damaged."""
     keys = walker.Keys(_ATTRIBUTES[signal], 3, _ENTRIES)
     groups = walker.open(signal, body)
+    assert in_slices(walker, signal, body) == groups, "read in slices it is another request"
     counts["odd" if groups is None else "plain"] += 1
     items = list(items_of(groups or ()))
     keys.find(items)
     keys.find([damaged(items[0], chance) if items else body])
+
+
+def in_slices(walker: Any, signal: int, body: bytes, size: int = 100) -> Any:
+    """The same as `open`, a hundred bytes at a time."""
+    begun = walker.begin(signal, body)
+    while (groups := walker.proceed(begun, size)) is False:
+        pass
+    return groups
 
 
 def starve(call: Callable[..., object], *arguments: object) -> int:
@@ -164,7 +173,7 @@ def main(folder: Path) -> None:
     for signal, body in bodies.items():
         settings = (_ATTRIBUTES[signal], 3, _ENTRIES)
         items = list(items_of(walker.open(signal, body)))
-        starved += starve(walker.open, signal, body)
+        starved += starve(walker.open, signal, body) + starve(in_slices, walker, signal, body)
         starved += starve(walker.Keys, *settings) + starve(walker.Keys(*settings).find, items)
     print(f"{counts['plain']} plain, {counts['odd']} odd, {starved} without memory")
 

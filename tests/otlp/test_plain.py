@@ -176,15 +176,86 @@ def test_lengths_of_one_two_and_three_bytes_are_read(size: int) -> None:
     assert agrees(Signal.TRACES, traces(long, span()).SerializeToString())
 
 
+def in_slices(signal: Signal, body: bytes, piece: int) -> tuple[Batch | None, int]:
+    """What reading in slices gives, and how often it paused."""
+    steps, pauses, before = plain.open_plain_slices(signal, body), 0, plain.PIECE
+    plain.PIECE = piece
+    try:
+        while True:
+            next(steps)
+            pauses += 1
+    except StopIteration as done:
+        return done.value, pauses
+    finally:
+        plain.PIECE = before
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@MANY
+@given(data=st.data(), piece=st.sampled_from([1, 65, 150, 1000, 1 << 30]))
+def test_a_body_read_in_slices_is_the_same_as_at_once(signal: Signal, data: st.DataObject, piece: int) -> None:
+    message = data.draw(requests(signal))
+    for body in (message.SerializeToString(), with_ids(signal, message, random.Random(1)).SerializeToString()):
+        for cut in (len(body), data.draw(st.integers(0, len(body)))):
+            batch, pauses = in_slices(signal, body[:cut], piece)
+            assert batch == plain.open_plain(signal, body[:cut])
+            assert pauses == 0 or piece < 1 << 30
+
+
+def test_a_large_body_is_read_in_slices_of_its_size() -> None:
+    item = frame(5, b"x" * 1000)
+    records = frame(1, b"") * 10 + frame(1, frame(2, frame(2, frame(3, b"x" * 1000)) * 1000))
+    spans = frame(1, frame(2, frame(2, GOOD + item) * 1000))
+    for signal, body in ((Signal.TRACES, spans), (Signal.LOGS, records)):
+        batch, pauses = in_slices(signal, body, 100_000)
+        assert batch is not None
+        assert batch.count() == 1000
+        assert 9 <= pauses <= 12
+    tiny, pauses = in_slices(Signal.LOGS, frame(1, frame(2, frame(2, b"") * 50_000)), 100_000)
+    assert tiny is not None
+    assert 30 <= pauses <= 34  # what is empty takes its time too
+
+
+def test_an_item_or_header_of_more_than_half_a_mebibyte_is_left_to_the_general_way() -> None:
+    """Its nested elements must be counted before anybody decodes it."""
+    for room, plainly in ((0, True), (1, False)):
+        text = b"x" * ((512 << 10) + room - 4)
+        for body in (frame(1, frame(2, frame(2, frame(3, text)))), frame(1, frame(2, frame(1, frame(1, text))))):
+            batch, _ = in_slices(Signal.LOGS, body, 1 << 20)
+            assert (batch is not None) is plainly
+            assert agrees(Signal.LOGS, body) is plainly
+
+
 def test_metrics_go_the_general_way() -> None:
     assert plain.open_plain(Signal.METRICS, b"") is None
+    assert in_slices(Signal.METRICS, b"", 1) == (None, 0)
+
+
+def test_what_is_read_to_its_end_is_not_read_again() -> None:
+    for body, result in ((b"", []), (b"\x08\x01", None)):
+        begun = plain.compiled.begin(1, body)
+        assert plain.compiled.proceed(begun, 1) == result
+        with pytest.raises(ValueError, match="read to its end"):
+            plain.compiled.proceed(begun, 1)
+    with pytest.raises(ValueError, match="PyCapsule"):
+        plain.compiled.proceed(object(), 1)
+
+
+def test_half_a_body_may_be_forgotten() -> None:
+    begun = plain.compiled.begin(2, frame(1, frame(2, frame(2, b"") * 100)))
+    assert plain.compiled.proceed(begun, 100) is False
+    del begun
 
 
 def test_the_module_says_what_is_wrong_with_its_arguments() -> None:
     with pytest.raises(ValueError, match="signal is 1 or 2"):
         plain.compiled.open(3, b"")
+    with pytest.raises(ValueError, match="signal is 1 or 2"):
+        plain.compiled.begin(3, b"")
     with pytest.raises(TypeError):
         plain.compiled.open(1, bytearray())
+    with pytest.raises(TypeError):
+        plain.compiled.begin(1, bytearray())
 
 
 def test_where_it_is_not_built_or_not_wanted_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

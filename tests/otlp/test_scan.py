@@ -183,7 +183,7 @@ def test_an_unknown_platform_is_probed_once_in_a_process_of_its_own(unknown_plat
 def test_a_probe_that_dies_or_finds_nothing_means_unusable(unknown_platform, monkeypatch, program):
     monkeypatch.setattr(scan, "_PROBE", program)
     assert not scan.hyperscan_usable()
-    assert [file.read_text() for file in (unknown_platform / "otel-sidecar").iterdir()] == ["unusable"]
+    assert [file.read_bytes()[32:] for file in (unknown_platform / "otel-sidecar").iterdir()] == [b"unusable"]
 
 
 def test_a_probe_that_cannot_start_or_a_read_only_cache_is_no_error(unknown_platform, monkeypatch):
@@ -212,3 +212,75 @@ def test_scanners_of_the_same_patterns_share_one_database() -> None:
     first, second = Scanner([b"shared[0-9]"]), Scanner([b"shared[0-9]"])
     assert first.engine == second.engine
     assert first._search is second._search
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "otel-sidecar"
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Pattern sets that hyperscan has compiled."""
+    import hyperscan
+
+    seen = []
+
+    class Database(hyperscan.Database):
+        def compile(self, **options):
+            seen.append(options["expressions"])
+            return super().compile(**options)
+
+    monkeypatch.setattr(hyperscan, "Database", Database)
+    return seen
+
+
+def search_again(patterns=PATTERNS):
+    """A search as a new process would make it."""
+    search = scan._hyperscan(patterns)
+    return search(b"x a@bcd y", 10)
+
+
+def test_patterns_are_compiled_once_and_read_by_the_next_start(cache, compiled):
+    first = search_again()
+    assert search_again() == first == ([(0, 0, 7)], False)
+    assert compiled == [PATTERNS]
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_other_patterns_or_another_machine_never_use_a_kept_database(cache, compiled, monkeypatch):
+    search_again()
+    assert search_again([*PATTERNS, rb"xyz"]) == search_again()
+    monkeypatch.setattr(scan, "_platform_key", lambda: "another CPU")
+    search_again()
+    assert len(compiled) == 3
+
+
+def test_a_kept_database_that_the_engine_refuses_is_compiled_again(cache, compiled):
+    search_again()
+    data = scan.kept.read("patterns", key := _key())
+    middle = len(data) // 2
+    wrong = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    scan.kept.write("patterns", key, wrong)  # our digest is right, the engine's own is not
+    assert search_again() == ([(0, 0, 7)], False)
+    assert len(compiled) == 2
+    assert search_again() == ([(0, 0, 7)], False)
+    assert len(compiled) == 2
+
+
+def test_an_engine_that_cannot_write_its_database_down_searches_all_the_same(cache, monkeypatch):
+    import hyperscan
+
+    def fails(_):
+        raise hyperscan.NoMemoryError
+
+    monkeypatch.setattr(hyperscan, "dumpb", fails)
+    assert search_again() == ([(0, 0, 7)], False)
+    assert not cache.exists()
+
+
+def _key():
+    import hyperscan
+
+    return repr((hyperscan.__version__, scan._platform_key(), PATTERNS)).encode()

@@ -39,10 +39,11 @@ def test_slices_repeat_the_headers_of_resource_and_scope():
     assert {part.groups[0].scopes[0].header for part in parts} == {opened.groups[0].scopes[0].header}
 
 
-def test_slices_keep_heads_beside_their_items():
+def test_slices_keep_heads_and_trace_ids_beside_their_items():
     opened = batch(_request([[1, 1]]))
-    opened.groups[0].scopes[0].heads = ["first", "second"]
+    opened.groups[0].scopes[0].heads, opened.groups[0].scopes[0].trace_ids = ["first", "second"], [b"a", b"b"]
     assert [part.groups[0].scopes[0].heads for part in slices(opened, 1)] == [["first"], ["second"]]
+    assert [part.groups[0].scopes[0].trace_ids for part in slices(opened, 1)] == [[b"a"], [b"b"]]
 
 
 @given(st.lists(st.integers(0, 400), min_size=2, max_size=12))
