@@ -3,7 +3,7 @@
 
 FROM python:3.13.7-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# For collector/otlp/_plain.c; the program needs neither.
+# For the C files of collector/otlp; the program needs neither.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
@@ -13,7 +13,7 @@ COPY pyproject.toml hatch_build.py requirements.lock README.md LICENSE ./
 COPY collector collector
 COPY config config
 RUN /opt/otel-sidecar/bin/pip install --constraint requirements.lock . \
- && /opt/otel-sidecar/bin/python -I -c "import collector.otlp._plain" \
+ && /opt/otel-sidecar/bin/python -I -c "import collector.otlp._plain, collector.otlp._json" \
  && /opt/otel-sidecar/bin/pip uninstall --yes pip \
  && python -m compileall -q /opt/otel-sidecar/lib
 

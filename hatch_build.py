@@ -1,4 +1,4 @@
-"""Compiles the walker `collector/otlp/_plain.c`; without a compiler or Python's headers everything installs just as well.
+"""Compiles the walker, the C files of `collector/otlp`; without a compiler or Python's headers everything installs just as well.
 
 A wheel built with it serves every CPython from 3.11 on (limited API) on one platform, one without it every Python.
 `OTEL_SIDECAR_PURE=1` leaves it out on purpose; `CC` and `CFLAGS` are respected.
@@ -24,8 +24,9 @@ except ImportError:  # make calls this file in an environment without hatchling
     BuildHookInterface = object
 
 ROOT = Path(__file__).parent
-SOURCE = ROOT / "collector" / "otlp" / "_plain.c"
-BUILT = SOURCE.with_suffix(".abi3.so")
+FOLDER = ROOT / "collector" / "otlp"
+BUILT = ("_plain.abi3.so", "_json.abi3.so")
+"""One module for each C file, all of them or none."""
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-fstack-protector-strong", "-Wall", "-Wextra", "-DPy_LIMITED_API=0x030B0000")
 LINK = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
 
@@ -54,12 +55,15 @@ def lacking() -> str:
     return ""
 
 
-def compile_walker(target: Path, *flags: str) -> str:
-    """Compile to `target`, `flags` after the usual ones; what is lacking or the compiler's complaint, empty when it worked."""
+def compile_module(target: Path, *flags: str) -> str:
+    """Compile to `target` the source of its name, `flags` after the usual ones.
+
+    Returns what is lacking or the compiler's complaint, empty when it worked.
+    """
     if problem := lacking():
         return problem
-    own = shlex.split(os.environ.get("CFLAGS", ""))
-    command = [*compiler(), *FLAGS, *own, *flags, f"-I{sysconfig.get_path('include')}", *LINK, str(SOURCE), "-o"]
+    own, source = shlex.split(os.environ.get("CFLAGS", "")), FOLDER / f"{target.name.partition('.')[0]}.c"
+    command = [*compiler(), *FLAGS, *own, *flags, f"-I{sysconfig.get_path('include')}", *LINK, str(source), "-o"]
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".plain-") as folder:
             built = Path(folder, target.name)
@@ -70,6 +74,11 @@ def compile_walker(target: Path, *flags: str) -> str:
     except OSError as error:  # the source lies where nobody may write
         return str(error)
     return ""
+
+
+def compile_walker(folder: Path, *flags: str) -> str:
+    """Compile all modules into `folder`; the first problem, empty when there was none."""
+    return next((problem for name in BUILT if (problem := compile_module(folder / name, *flags))), "")
 
 
 def warn(problem: str) -> None:
@@ -90,13 +99,13 @@ class WalkerHook(BuildHookInterface):  # type: ignore[misc]
             make()
         elif not unwanted():
             self.folder = tempfile.TemporaryDirectory()
-            built = Path(self.folder.name, BUILT.name)
+            built = Path(self.folder.name)
             if problem := compile_walker(built):
                 warn(problem)
                 return
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data.update(pure_python=False, tag=f"cp311-abi3-{platform}")
-            build_data["force_include"][str(built)] = "collector/otlp/_plain.abi3.so"
+            build_data["force_include"].update({str(built / name): f"collector/otlp/{name}" for name in BUILT})
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """The wheel is written."""
@@ -105,13 +114,15 @@ class WalkerHook(BuildHookInterface):  # type: ignore[misc]
 
 
 def make() -> int:
-    """Compile next to the source unless that is up to date; without a result take the old one away. Exit code 0 always."""
-    newest = max(SOURCE.stat().st_mtime, Path(__file__).stat().st_mtime)
-    if not unwanted() and BUILT.exists() and BUILT.stat().st_mtime >= newest:
+    """Compile next to the source unless that is up to date; without a result take the old ones away. Exit code 0 always."""
+    newest = max(path.stat().st_mtime for path in (*FOLDER.glob("*.[ch]"), Path(__file__)))
+    built = [FOLDER / name for name in BUILT]
+    if not unwanted() and all(path.exists() and path.stat().st_mtime >= newest for path in built):
         return 0
-    problem = "" if unwanted() else compile_walker(BUILT)
+    problem = "" if unwanted() else compile_walker(FOLDER)
     if problem or unwanted():
-        BUILT.unlink(missing_ok=True)
+        for path in built:
+            path.unlink(missing_ok=True)
     if problem:
         warn(problem)
     return 0
@@ -123,7 +134,7 @@ def check() -> int:
         print(f"walker not checked: {missing}")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        problem = compile_walker(Path(folder, BUILT.name), "-Werror")
+        problem = compile_walker(Path(folder), "-Werror")
     print(problem, end="\n" if problem else "", file=sys.stderr)
     return 1 if problem else 0
 

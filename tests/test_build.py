@@ -12,11 +12,12 @@ import pytest
 
 import hatch_build
 from bench.size import c_lines
-from hatch_build import ROOT, WalkerHook, check, compile_walker, lacking, main
+from hatch_build import BUILT, ROOT, WalkerHook, check, compile_walker, lacking, main
 
 pytestmark = pytest.mark.skipif(lacking() != "", reason=f"the walker cannot be compiled here: {lacking()}")
 BROKEN = '#include "nowhere.h"\n'
 UNTIDY = "static int unused;\n"
+SOURCES = ("_plain.c", "_json.c", "_text.h")
 
 
 @pytest.fixture(autouse=True)
@@ -28,42 +29,56 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the source that a test may break; returns where the compiled file will be."""
-    source = tmp_path / "_plain.c"
-    source.write_bytes(hatch_build.SOURCE.read_bytes())
-    monkeypatch.setattr(hatch_build, "SOURCE", source)
-    monkeypatch.setattr(hatch_build, "BUILT", tmp_path / "_plain.abi3.so")
-    return tmp_path / "_plain.abi3.so"
+    """A copy of the sources that a test may break; returns where the compiled files will be."""
+    for name in SOURCES:
+        (tmp_path / name).write_bytes((hatch_build.FOLDER / name).read_bytes())
+    monkeypatch.setattr(hatch_build, "FOLDER", tmp_path)
+    return tmp_path
 
 
-def append(text: str) -> None:
-    with hatch_build.SOURCE.open("a") as file:
+def append(text: str, name: str = "_plain.c") -> None:
+    with (hatch_build.FOLDER / name).open("a") as file:
         file.write(text)
 
 
+def write(place: Path, text: str) -> None:
+    """Something in the place of what was compiled."""
+    for name in BUILT:
+        (place / name).write_text(text)
+
+
+def there(place: Path) -> list[str]:
+    """What was compiled."""
+    return sorted(path.name for path in place.glob("*.so"))
+
+
 def age(path: Path, seconds: float) -> None:
-    """As if written so long before the source."""
-    then = min(hatch_build.SOURCE.stat().st_mtime, Path(hatch_build.__file__).stat().st_mtime) - seconds
+    """As if written so long before the sources."""
+    sources = (*hatch_build.FOLDER.glob("*.[ch]"), Path(hatch_build.__file__))
+    then = max(source.stat().st_mtime for source in sources) - seconds
     os.utime(path, (then, then))
 
 
 def loads(path: Path) -> bool:
-    """Whether a fresh Python can import and use it."""
-    script = "import _plain; assert _plain.open(1, b'') == []"
-    return subprocess.run([sys.executable, "-c", script], cwd=path.parent, timeout=30).returncode == 0
+    """Whether a fresh Python can import and use what lies there."""
+    script = (
+        "import _plain, _json; assert _plain.open(1, b'') == []; assert _json.Transcoder(1, b'{}', 0, 0, 0).advance(9) == b''"
+    )
+    return subprocess.run([sys.executable, "-c", script], cwd=path, timeout=30).returncode == 0
 
 
 def test_what_is_compiled_can_be_used_and_nothing_else_is_left_behind(place: Path) -> None:
     assert main([]) == 0
     assert loads(place)
-    assert sorted(path.name for path in place.parent.iterdir()) == ["_plain.abi3.so", "_plain.c"]
+    assert sorted(path.name for path in place.iterdir()) == sorted([*SOURCES, *BUILT])
 
 
-def test_it_is_compiled_again_only_when_the_source_is_newer(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    place.write_text("up to date")
+@pytest.mark.parametrize("old", BUILT)
+def test_it_is_compiled_again_only_when_a_source_is_newer(place: Path, capfd: pytest.CaptureFixture[str], old: str) -> None:
+    write(place, "up to date")
     assert main([]) == 0
-    assert place.read_text() == "up to date"
-    age(place, 10)
+    assert {(place / name).read_text() for name in BUILT} == {"up to date"}
+    age(place / old, 10)
     assert main([]) == 0
     assert loads(place)
     assert capfd.readouterr() == ("", "")
@@ -76,16 +91,16 @@ def test_it_is_compiled_again_only_when_the_source_is_newer(place: Path, capfd: 
 def test_what_is_lacking_is_said_in_one_line_and_no_old_one_stays(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], lack: str, said: str
 ) -> None:
-    place.write_text("old")
-    age(place, 10)
+    write(place, "old")
+    age(place / BUILT[0], 10)
     if lack == "compiler":
-        monkeypatch.setenv("PATH", str(place.parent))
+        monkeypatch.setenv("PATH", str(place))
     elif lack == "headers":
-        monkeypatch.setattr("sysconfig.get_path", lambda _: str(place.parent))
+        monkeypatch.setattr("sysconfig.get_path", lambda _: str(place))
     else:
         monkeypatch.setattr(sys.implementation, "name", "other")
     assert main([]) == 0
-    assert not place.exists()
+    assert there(place) == []
     assert capfd.readouterr().err == f"warning: walker not compiled ({said}); its Python twin does the same work, slower\n"
 
 
@@ -97,27 +112,29 @@ def test_a_compiler_named_in_the_environment_is_the_one_that_is_used(place: Path
     assert "named" in compile_walker(place)
 
 
+@pytest.mark.parametrize("name", SOURCES)
 def test_source_that_does_not_compile_costs_the_walker_and_not_the_install(
-    place: Path, capfd: pytest.CaptureFixture[str]
+    place: Path, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
-    append(BROKEN)
+    append(BROKEN, name)
     assert main([]) == 0
     (line,) = capfd.readouterr().err.splitlines()
     assert "nowhere.h" in line
+    assert there(place) == [], "all or nothing"
 
 
 def test_a_folder_that_cannot_be_written_costs_the_walker_and_not_the_install(place: Path) -> None:
-    assert "No such file" in compile_walker(place.parent / "none" / place.name)
+    assert "No such file" in compile_walker(place / "none")
 
 
-@pytest.mark.parametrize(("value", "there"), [("1", False), ("0", True)])
+@pytest.mark.parametrize(("value", "stays"), [("1", False), ("0", True)])
 def test_a_pure_install_can_be_asked_for(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str, there: bool
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str, stays: bool
 ) -> None:
-    place.write_text("from before")
+    write(place, "from before")
     monkeypatch.setenv("OTEL_SIDECAR_PURE", value)
     assert main([]) == 0
-    assert place.exists() is there
+    assert there(place) == (sorted(BUILT) if stays else [])
     assert capfd.readouterr() == ("", "")
 
 
@@ -126,7 +143,7 @@ def test_the_check_fails_on_any_warning_and_leaves_nothing(place: Path, capfd: p
     append(UNTIDY)
     assert main(["--check"]) == 1
     assert "unused" in capfd.readouterr().err
-    assert not place.exists()
+    assert there(place) == []
 
 
 def test_the_check_passes_where_nothing_can_be_said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -140,12 +157,13 @@ def test_a_wheel_is_of_this_platform_with_the_walker_and_of_any_without(place: P
     hook = object.__new__(WalkerHook)
     hook.initialize("standard", data)
     assert data.pop("tag").startswith("cp311-abi3-")
-    ((built, inside),) = data["force_include"].items()
-    assert (data["pure_python"], inside) == (False, "collector/otlp/_plain.abi3.so")
-    assert loads(Path(built))
-    assert not place.exists(), "the checkout stays as it was"
+    assert set(data["force_include"].values()) == {f"collector/otlp/{name}" for name in BUILT}
+    assert data["pure_python"] is False
+    built = {Path(path).parent for path in data["force_include"]}
+    assert all(loads(folder) for folder in built)
+    assert there(place) == [], "the checkout stays as it was"
     hook.finalize("standard", data, "")
-    assert not Path(built).exists()
+    assert not any(folder.exists() for folder in built)
     monkeypatch.setenv("OTEL_SIDECAR_PURE", "1")
     pure: dict[str, Any] = {"force_include": {}}
     hook = object.__new__(WalkerHook)

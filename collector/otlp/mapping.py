@@ -28,6 +28,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.errors import Malformed, TooLarge
 from collector.model import Signal
+from collector.otlp.transcode import transcode
 
 REQUEST: dict[Signal, Any] = {
     Signal.TRACES: ExportTraceServiceRequest,
@@ -85,7 +86,7 @@ class Reader:
     ) -> None:
         """`reserve(n)` is asked for the memory that the parsed text will take, before it is parsed."""
         self._signal, self._text, self._reserve = signal, text, reserve
-        self._state = _State(strict)
+        self._state, self._held = _State(strict), 0 if len(text) > FREE else math.inf
         self.encoded = b""
 
     @property
@@ -94,6 +95,10 @@ class Reader:
 
     def slices(self) -> Iterator[None]:
         """Do the work; `encoded` holds the result afterwards. Raises Malformed or TooLarge."""
+        found = yield from transcode(self._signal, self._text, (MAX_ITEMS, MAX_NESTED, MAX_ITEM_NESTED), self._hold)
+        if found is not None:
+            self.encoded, self._text = found, b""
+            return
         root = self._parse()
         request = REQUEST[self._signal]()
         parts: list[bytes] = []
@@ -103,14 +108,19 @@ class Reader:
             yield
         self.encoded = b"".join(parts)
 
+    def _hold(self, size: int) -> None:
+        """Have `size` bytes reserved, of which some may be already."""
+        if self._reserve and size > self._held:
+            self._reserve(size - int(self._held))
+            self._held = size
+
     def _parse(self) -> dict[str, Any]:
         text, self._text = self._text, b""
         if len(text) > FREE:
             containers = text.count(b"{") + text.count(b"[")
             if containers > 4 * MAX_NESTED:
                 raise TooLarge("too many objects and arrays in one request")
-            if self._reserve:
-                self._reserve(len(text) + 240 * containers + 40 * text.count(b","))
+            self._hold(len(text) + 240 * containers + 40 * text.count(b","))
         collects = gc.isenabled()
         gc.disable()  # what is parsed is a tree: looking for cycles in it while it grows takes twice as long as parsing
         try:

@@ -7,6 +7,7 @@ every SDK sends. `_plain.c` has the details. The environment variable OTEL_SIDEC
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Generator
 from typing import Any
@@ -19,17 +20,17 @@ PIECE = 1 << 20
 _NUMBERS = {Signal.TRACES: 1, Signal.LOGS: 2}
 
 
-def _walker() -> Any:
+def compiled_module(name: str) -> Any:
+    """A module of this folder written in C; None where it is not built or not wanted."""
     if os.environ.get(WALKER_VARIABLE) == "python":
         return None
     try:
-        from collector.otlp import _plain
+        return importlib.import_module(f"collector.otlp.{name}")
     except ImportError:
         return None
-    return _plain
 
 
-compiled = _walker()
+compiled = compiled_module("_plain")
 """The C module; None where it is not in use."""
 COMPILED = compiled is not None
 

@@ -13,7 +13,7 @@ import pytest
 from hatch_build import ROOT, lacking
 
 SHIPPED = "collector/config/shipped/dev.yaml"
-WALKER = "collector/otlp/_plain"
+WALKER = ("collector/otlp/_plain", "collector/otlp/_json")
 
 
 def wheel(folder: Path, **environment: str) -> Path:
@@ -34,11 +34,15 @@ def names(path: Path) -> set[str]:
 def test_a_wheel_with_the_walker_serves_every_python_of_this_platform(tmp_path: Path) -> None:
     built = wheel(tmp_path / "wheels")
     assert "-cp311-abi3-" in built.name
-    assert {name for name in names(built) if name.startswith(WALKER)} == {f"{WALKER}.abi3.so", f"{WALKER}.pyi"}
+    assert {name for name in names(built) if name.startswith(WALKER)} == {
+        f"{part}{end}" for part in WALKER for end in (".abi3.so", ".pyi")
+    }
     assert SHIPPED in names(built)
     with zipfile.ZipFile(built) as archive:
-        archive.extract(f"{WALKER}.abi3.so", tmp_path)
-    script = "import _plain; assert _plain.open(1, b'') == []"
+        archive.extractall(tmp_path, [f"{part}.abi3.so" for part in WALKER])
+    script = (
+        "import _plain, _json; assert _plain.open(1, b'') == []; assert _json.Transcoder(1, b'{}', 0, 0, 0).advance(9) == b''"
+    )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "collector" / "otlp", check=True, timeout=30)
 
 
@@ -46,5 +50,5 @@ def test_a_wheel_with_the_walker_serves_every_python_of_this_platform(tmp_path: 
 def test_a_wheel_without_the_walker_serves_every_python(tmp_path: Path, wish: dict[str, str]) -> None:
     built = wheel(tmp_path, **wish)
     assert built.name.endswith("-py3-none-any.whl")
-    assert {name for name in names(built) if name.startswith(WALKER)} == {f"{WALKER}.pyi"}
+    assert {name for name in names(built) if name.startswith(WALKER)} == {f"{part}.pyi" for part in WALKER}
     assert SHIPPED in names(built)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from collector.errors import Malformed, Refused, TooLarge
 from collector.model import Signal
+from collector.otlp import transcode
 from collector.otlp.mapping import MAX_ITEM_NESTED, MAX_ITEMS, Reader, from_json, to_json
 from tests.otlp.generated import requests
 from tests.support import REQUEST, span, traces
@@ -252,7 +253,8 @@ def test_memory_for_a_large_text_is_reserved_before_it_is_parsed() -> None:
         list(Reader(Signal.TRACES, b"not json " * 70_000, reserve=full).slices())
 
 
-def test_a_large_request_is_read_in_slices_without_losing_anything() -> None:
+def test_a_large_request_is_read_in_slices_without_losing_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcode, "compiled", None)
     spans = [span(f"s{i}", {f"k{j}": j for j in range(12)}) for i in range(2000)]
     request = traces(*spans, resource={"service.name": "big"})
     request.resource_spans.add().schema_url = "other"

@@ -260,12 +260,12 @@ def test_the_module_says_what_is_wrong_with_its_arguments() -> None:
 
 def test_where_it_is_not_built_or_not_wanted_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(plain.WALKER_VARIABLE, "python")
-    assert plain._walker() is None
+    assert plain.compiled_module("_plain") is None
     monkeypatch.delenv(plain.WALKER_VARIABLE)
-    assert plain._walker() is plain.compiled
+    assert plain.compiled_module("_plain") is plain.compiled
     monkeypatch.setitem(sys.modules, "collector.otlp._plain", None)
     monkeypatch.delattr("collector.otlp._plain")
-    assert plain._walker() is None
+    assert plain.compiled_module("_plain") is None
     monkeypatch.setattr(plain, "compiled", None)
     assert plain.open_plain(Signal.TRACES, b"") is None
 

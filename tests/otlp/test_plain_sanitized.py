@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-from hatch_build import compile_walker, compiler, lacking
+from hatch_build import FOLDER, compile_module, compiler, lacking
 from tests.support import REQUEST, Signal
 
 SANITIZE = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -75,11 +75,9 @@ def fill_span(span: object) -> None:
     attributes(span.links.add(trace_id=b"t" * 16, span_id=b"s" * 8, trace_state="c=d", flags=1).attributes, 2)  # type: ignore[attr-defined]
 
 
-def fed(folder: Path) -> subprocess.CompletedProcess[str]:
-    """mutations.py with a sanitized walker. Each bytes object has memory of its own, whose border the sanitizer watches."""
-    assert compile_walker(folder / "_plain.abi3.so", *SANITIZE) == ""
-    for number, signal in ((1, Signal.TRACES), (2, Signal.LOGS)):
-        (folder / str(number)).write_bytes(body(signal))
+def sanitized(folder: Path, module: str, script: Path) -> subprocess.CompletedProcess[str]:
+    """A script with a sanitized module. Each bytes object has memory of its own, whose border the sanitizer watches."""
+    assert compile_module(folder / module, *SANITIZE) == ""
     environment = {
         **os.environ,
         "LD_PRELOAD": library(),
@@ -87,26 +85,43 @@ def fed(folder: Path) -> subprocess.CompletedProcess[str]:
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
     }
-    command = [sys.executable, str(MUTATIONS), str(folder)]
+    command = [sys.executable, str(script), str(folder)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
 
 
-def test_thousands_of_damaged_requests_and_memory_that_runs_out_do_no_harm(tmp_path: Path) -> None:
-    done = fed(tmp_path)
+def fed(folder: Path) -> subprocess.CompletedProcess[str]:
+    """mutations.py with a sanitized walker."""
+    for number, signal in ((1, Signal.TRACES), (2, Signal.LOGS)):
+        (folder / str(number)).write_bytes(body(signal))
+    return sanitized(folder, "_plain.abi3.so", MUTATIONS)
+
+
+def counts(done: subprocess.CompletedProcess[str]) -> tuple[int, int]:
+    """How many damaged requests were plain and how many not; nothing may be complained of."""
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     counted = re.fullmatch(r"(\d+) plain, (\d+) odd, \d+ without memory\n", done.stdout)
     assert counted is not None
-    plain, odd = int(counted[1]), int(counted[2])
-    assert min(plain, odd) > 1000, "both ways are taken"
+    return int(counted[1]), int(counted[2])
+
+
+def break_source(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, border: str, instead: str) -> None:
+    """Compile from a copy of the source without that check."""
+    for path in FOLDER.glob("*.[ch]"):
+        (folder / path.name).write_text(path.read_text())
+    source = folder / module
+    text = source.read_text()
+    assert text.count(border) == 1
+    source.write_text(text.replace(border, instead))
+    monkeypatch.setattr(hatch_build, "FOLDER", folder)
+
+
+def test_thousands_of_damaged_requests_and_memory_that_runs_out_do_no_harm(tmp_path: Path) -> None:
+    assert min(counts(fed(tmp_path))) > 1000, "both ways are taken"
 
 
 def test_a_walker_that_reads_over_a_border_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "_plain.c"
-    text = hatch_build.SOURCE.read_text()
-    assert BORDER in text
-    source.write_text(text.replace(BORDER, "/* */"))
-    monkeypatch.setattr(hatch_build, "SOURCE", source)
+    break_source(tmp_path, monkeypatch, "_plain.c", BORDER, "")
     done = fed(tmp_path)
     assert done.returncode != 0
     assert "ERROR: AddressSanitizer" in done.stderr
