@@ -9,7 +9,6 @@ program needs when idle would refuse everything for ever: then the line is drawn
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -147,7 +146,7 @@ def limits(
 
 def _find_trim() -> Callable[[int], int] | None:
     try:
-        return ctypes.CDLL(ctypes.util.find_library("c") or "libc.so.6").malloc_trim
+        return ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):  # musl has no malloc_trim
         return None
 

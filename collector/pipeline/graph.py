@@ -15,8 +15,10 @@ from collector.pipeline.destination import Destination
 from collector.pipeline.ledger import Ledger
 from collector.pipeline.queue import Outcome
 from collector.pipeline.split import slices
+from collector.turns import turn
 
-SLICE = 512 << 10  # larger requests are worked on in slices with the event loop free in between
+SLICE = 768 << 10  # larger requests are worked on in slices with the event loop free in between
+ITEM = 400  # bytes that take as long as what an item costs beside its own bytes
 LONGEST_WAIT = 10.0  # seconds a client waits for room under block_on_overflow
 
 
@@ -63,8 +65,11 @@ class Pipeline:
 
     async def feed(self, batch: Batch, count: int, size: int = 0) -> list[Outcome]:
         """Run an admitted batch of `size` bytes through the chain into the queues; returns what the client must wait for."""
-        if size > SLICE and self.chain.processors:
+        if size + count * ITEM > SLICE and self.chain.processors:
             return await self._feed_slices(batch)
+        return self._feed(batch, count)
+
+    def _feed(self, batch: Batch, count: int) -> list[Outcome]:
         with self._working():
             born, self._dropping, held = self._clock(), 0, self.chain.held()
             try:
@@ -93,9 +98,9 @@ class Pipeline:
 
     async def _feed_slices(self, batch: Batch) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for part in slices(batch, SLICE):
-            outcomes += await self.feed(part, part.count())
-            await asyncio.sleep(0)
+        for part in slices(batch, SLICE, ITEM):
+            outcomes += self._feed(part, part.count())
+            await turn()
         return outcomes
 
     def _accepted(self, count: int) -> None:

@@ -7,19 +7,23 @@ from collections.abc import Iterator
 from collector.model import Batch, Group, Payload, Scope, open_envelope
 
 
-def slices(batch: Batch, size: int) -> Iterator[Batch]:
-    """Batches of at most about `size` bytes of items each (one larger item goes alone), in order, headers repeated."""
+def slices(batch: Batch, size: int, each: int = 0) -> Iterator[Batch]:
+    """Batches of at most about `size` bytes of items (one larger item goes alone), in order, headers repeated.
+
+    `each`: bytes that an item counts for beside its own.
+    """
     groups: list[Group] = []
     used = 0
     for group in batch.groups:
         for scope in group.scopes:
             start = 0
             for position, item in enumerate(scope.items):
-                if used and used + len(item) > size:
+                cost = len(item) + each
+                if used and used + cost > size:
                     _append(groups, group, scope, start, position)
                     yield batch.replace(groups)
                     groups, used, start = [], 0, position
-                used += len(item)
+                used += cost
             _append(groups, group, scope, start, len(scope.items))
     if groups:
         yield batch.replace(groups)

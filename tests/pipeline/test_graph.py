@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from collector.component import Processor
 from collector.errors import Permanent, Refused, Retryable
 from collector.model import Signal
-from collector.pipeline.graph import SLICE, Intake, own_copy
+from collector.pipeline.graph import ITEM, SLICE, Intake, own_copy
 from tests.pipeline.parts import Books, Counting, Failing, Halving, Holding, Scripted
 from tests.support import batch, eventually, span, traces
 
@@ -182,6 +182,22 @@ async def test_a_large_request_is_worked_on_in_slices_with_the_loop_free_in_betw
     assert turns >= 3
     await finish(books)
     assert out.items == big.count()
+
+
+async def test_a_request_of_very_many_small_items_is_worked_on_in_slices_too():
+    books, out, parts = Books(), Scripted(push=QUICK), []
+
+    class Noting(Counting):
+        def process(self, batch, now):
+            parts.append(batch.count())
+            return super().process(batch, now)
+
+    intake = Intake([books.pipeline(books.destination(out, share=64 << 20), processors=(Noting,))])
+    await intake(batch(traces(*(span("x") for _ in range(5000)))))
+    assert sum(parts) == 5000
+    assert max(parts) <= SLICE // ITEM
+    await finish(books)
+    assert out.items == 5000
 
 
 async def test_a_large_request_without_processors_leaves_byte_identical():

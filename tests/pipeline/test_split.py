@@ -73,3 +73,10 @@ def test_one_item_cannot_be_halved_nor_cut():
 def test_a_small_payload_is_not_cut():
     whole = Payload(Signal.TRACES, _request([[1]]).SerializeToString(), 1)
     assert cut(whole, 1 << 20) == [whole]
+
+
+def test_an_item_may_count_for_more_than_its_bytes():
+    opened = batch(traces(*(span("x") for _ in range(100))))
+    size = len(opened.items()[0])
+    assert [part.count() for part in slices(opened, 10 * size)] == [10] * 10
+    assert [part.count() for part in slices(opened, 10 * size, each=size)] == [5] * 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Generator, Iterator, Mapping
 from typing import TypeVar
@@ -14,6 +13,7 @@ from collector.otlp.answers import Failure, failure
 from collector.otlp.identity import with_service
 from collector.otlp.mapping import Reader
 from collector.otlp.request import Opened, open_slices
+from collector.turns import begin, turn
 
 LOG_EVERY = 10.0
 _T = TypeVar("_T")
@@ -66,9 +66,10 @@ class Intake:
 
     async def take_json(self, signal: Signal, text: bytes, hold: Hold, metadata: Metadata | None, *, strict: bool) -> Opened:
         """The same as `take` for a JSON request."""
+        begin()
         reader = Reader(signal, text, strict=strict, reserve=hold.grow)
         for _ in reader.slices():
-            await asyncio.sleep(0)
+            await turn()
         for kind, count in reader.nonstandard.items():
             self._nonstandard.add(count, kind)
         return await self.take(signal, reader.encoded, hold, metadata)
@@ -76,6 +77,7 @@ class Intake:
     async def take(self, signal: Signal, body: bytes, hold: Hold, metadata: Metadata | None) -> Opened:
         """Check one encoded request and wait until the pipelines have it. Raises Refused, Rejected or what is a bug."""
         accept = self.require(signal)
+        begin()
         opened = await _paced(open_slices(signal, body, hold.grow))
         batch, unnamed = with_service(opened.batch)
         count = batch.count()
@@ -126,11 +128,11 @@ def _places(error: BaseException) -> Iterator[str]:
 
 
 async def _paced(steps: Generator[None, None, _T]) -> _T:
-    """Run a generator to its end with the loop free in between."""
+    """Run a generator to its end, in turns with all other large requests."""
     while True:
         try:
             next(steps)
         except StopIteration as done:
             result: _T = done.value
             return result
-        await asyncio.sleep(0)
+        await turn()
