@@ -8,7 +8,8 @@
    The text is a bytes object, so a zero byte follows its end: looking at one byte needs no check of the border, all else does.
    Fields are written in the text's order. A request is read in steps that end between two items: a large one may be left there.
 
-   collector.otlp.transcode is the Python side. Longer than usual, because all of it must be in sight of the compiler's inlining. Keys and numbers: opentelemetry-proto, trace.proto, logs.proto, common.proto. */
+   collector.otlp.transcode is the Python side. Keys and numbers: opentelemetry-proto, trace.proto, logs.proto, common.proto.
+   Longer than usual, because one pass cannot be cut where the compiler must see all of it. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

@@ -70,7 +70,8 @@ def from_json(signal: Signal, text: bytes, *, strict: bool = False) -> bytes:
 def to_json(signal: Signal, data: bytes) -> bytes:
     """One strict OTLP JSON object, without line break. Raises Malformed when `data` is not such a request."""
     try:
-        return orjson.dumps(_plain(REQUEST[signal].FromString(data)))
+        request = REQUEST[signal]
+        return orjson.dumps(_message_shower(_table(request.DESCRIPTOR), request.DESCRIPTOR)(request.FromString(data)))
     except DecodeError as error:
         raise Malformed("not an OTLP request") from error
 
@@ -224,11 +225,12 @@ class _Field:
 
 @dataclass(slots=True)
 class _Table:
-    """One message type: fields by lowerCamelCase key, by other spelling, and by number."""
+    """One message type: fields by lowerCamelCase key, by other spelling, by number and by name."""
 
     by_json: dict[str, _Field] = field(default_factory=dict)
     by_snake: dict[str, _Field] = field(default_factory=dict)
     by_number: dict[int, _Field] = field(default_factory=dict)
+    by_name: dict[str, _Field] = field(default_factory=dict)
 
 
 _tables: dict[str, _Table] = {}
@@ -240,8 +242,8 @@ def _table(descriptor: Descriptor) -> _Table:
         found = _tables[descriptor.full_name] = _Table()
         for each in descriptor.fields:
             inner = _table(each.message_type) if each.message_type else found
-            entry = _Field(each.name, each.json_name, _putter(each, inner), _shower(each), inner)
-            found.by_json[each.json_name] = found.by_number[each.number] = entry
+            entry = _Field(each.name, each.json_name, _putter(each, inner), _shower(each, inner), inner)
+            found.by_json[each.json_name] = found.by_number[each.number] = found.by_name[each.name] = entry
             if each.name != each.json_name:
                 found.by_snake[each.name] = entry
     return found
@@ -396,17 +398,30 @@ def _real(value: Any) -> float:
     return float(value)
 
 
-def _plain(message: Any) -> dict[str, Any]:
-    """A message as orjson takes it. Depth is bounded by the parser's own limit of 100."""
-    by_number = _table(message.DESCRIPTOR).by_number
-    return {(entry := by_number[each.number]).json: entry.show(value) for each, value in message.ListFields()}
+def _message_shower(table: _Table, descriptor: Descriptor) -> Callable[[Any], dict[str, Any]]:
+    """A message -> what orjson takes. Depth is bounded by the parser's own limit of 100."""
+    by_number, by_name = table.by_number, table.by_name
+
+    def show(message: Any) -> dict[str, Any]:
+        return {(entry := by_number[each.number]).json: entry.show(value) for each, value in message.ListFields()}
+
+    def show_one(message: Any) -> dict[str, Any]:
+        name = message.WhichOneof(oneof)
+        if name is None:
+            return {}
+        entry = by_name[name]
+        return {entry.json: entry.show(getattr(message, name))}
+
+    oneof = descriptor.oneofs[0].name if descriptor.oneofs else ""
+    only = oneof and len(descriptor.oneofs[0].fields) == len(descriptor.fields)
+    return show_one if only else show  # an AnyValue, the most frequent one: asking for its only field is cheaper
 
 
-def _shower(each: FieldDescriptor) -> Callable[[Any], Any]:
+def _shower(each: FieldDescriptor, table: _Table) -> Callable[[Any], Any]:
     """Protobuf value -> JSON value."""
     show: Callable[[Any], Any]
     if each.message_type:
-        show = _plain
+        show = _message_shower(table, each.message_type)
     elif each.type == FieldDescriptor.TYPE_BYTES:
         show = bytes.hex if each.name in _IDS else lambda value: base64.b64encode(value).decode()
     elif each.type in _WIDE:

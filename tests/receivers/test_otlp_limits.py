@@ -8,6 +8,8 @@ import json
 import random
 import subprocess
 import sys
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import grpc
@@ -214,6 +216,66 @@ async def test_headers_together_are_limited() -> None:
 async def test_half_headers_are_closed_after_the_deadline(text: bytes) -> None:
     async with running(None, {"read_header_timeout": "50ms"}) as here:
         assert await raw(here, text) == b""
+
+
+def posted(body: bytes, kind: str = "application/json", version: str = "1.1", more: str = "") -> bytes:
+    """A whole request, as clients with one buffer write it."""
+    head = f"POST /v1/traces HTTP/{version}\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+async def test_half_headers_of_a_later_request_are_closed_after_the_deadline_too() -> None:
+    async with running(None, {"read_header_timeout": "50ms"}) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.receiver.ports["http"])
+        writer.write(posted(b"{}"))
+        assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 200 OK")
+        writer.write(b"POST /v1/traces HTTP/1.1\r\nHost:")
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(("kind", "body", "answer"), [("application/json", b"{}", b"{}"), ("application/x-protobuf", b"", b"")])
+async def test_the_usual_answer_says_what_http_wants_and_keeps_the_connection(kind: str, body: bytes, answer: bytes) -> None:
+    """RFC 9110 sections 6.6.1, 8.3 and 8.6."""
+    before = time.time()
+    async with running(None, {"idle_timeout": "50ms"}) as here:
+        told = await raw(here, posted(body, kind) * 2)
+    first, _, second = told.partition(b"\r\n\r\n" + answer + b"HTTP/1.1 ")
+    assert second.startswith(b"200 OK\r\n")
+    status, *lines = first.decode().split("\r\n")
+    headers = dict(line.split(": ") for line in lines)
+    date = parsedate_to_datetime(headers.pop("Date")).timestamp()
+    assert int(before) <= date <= time.time()
+    assert (status, headers) == (
+        "HTTP/1.1 200 OK",
+        {"Server": "otel-sidecar", "Content-Type": kind, "Content-Length": str(len(answer))},
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "stays"),
+    [("1.0", "", False), ("1.1", "Connection: close\r\n", False), ("1.0", "Connection: keep-alive\r\n", True)],
+)
+async def test_who_wants_the_connection_closed_or_kept_is_told_so(version: str, more: str, stays: bool) -> None:
+    async with running(None, {"idle_timeout": "50ms"}) as here:
+        told = (await raw(here, posted(b"{}", version=version, more=more))).lower()
+        assert told.startswith(f"http/{version} 200".encode())
+        assert (b"connection: close" in told) is (not stays and version == "1.1")
+        assert (b"connection: keep-alive" in told) is stays
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_whole_body_that_comes_with_its_head_is_limited_and_accounted_for(chunked: bool) -> None:
+    body = b" " * 3000 + b"{}"
+    text = posted(body)
+    if chunked:
+        head = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        text = head + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    for limit, status in ((3001, b"413"), (3002, b"200")):
+        async with running(None, {"max_request_body_size": limit}) as here:
+            told = await raw(here, text, until=b"}")
+            assert told.startswith(b"HTTP/1.1 " + status), told
+            await eventually(lambda: here.host.budget.used == 0)
 
 
 async def test_an_idle_connection_is_closed() -> None:
