@@ -17,7 +17,7 @@ import grpc.aio
 from collector.component import Hold
 from collector.errors import Malformed, Refused
 from collector.receivers.otlp import reads
-from collector.receivers.otlp.face import Handler
+from collector.receivers.otlp.face import Handler, Reply
 from collector.receivers.otlp.reads import PER_BYTE
 
 _EOF: object = vars(grpc.aio)["EOF"]
@@ -74,6 +74,9 @@ class AioCall:
         """What the client sent before the message."""
         return self._context.invocation_metadata() or ()
 
+    def here(self) -> None:
+        """It is not read yet."""
+
     async def body(self, hold: Hold) -> bytes:
         """The one message, reserved in `hold`. Raises Refused or Malformed."""
         async with self._reads.slot():
@@ -127,7 +130,9 @@ class AioCalls:
 
     def _method(self, handler: Handler) -> Any:
         async def serve(_: object, context: Any) -> bytes | None:
-            reply = await handler(AioCall(context, self.reads))
+            reply = handler(AioCall(context, self.reads))
+            if not isinstance(reply, Reply):
+                reply = await reply
             if reply.code:
                 await context.abort(_STATUS[reply.code], reply.text, reply.trailing)
             return reply.message

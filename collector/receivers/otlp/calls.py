@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from collector.component import Hold
@@ -59,6 +59,10 @@ class Call:
         self.trouble: Exception | None = None
         self.task: asyncio.Task[None] | None = None
         self.over = self._seen = self._gone = False
+
+    def here(self) -> bytes | None:
+        """The one message, when nothing is wrong with the call; it still counts against the limits."""
+        return self.body_bytes if self.trouble is None else None
 
     async def body(self, hold: Hold) -> bytes:
         """The one message, reserved in `hold`. Raises Refused or Malformed."""
@@ -257,14 +261,20 @@ class Calls:
         calls = []
         while self._arrived:
             call = self._arrived.popleft()
-            self._calls[call] = None
-            call.task = self._loop.create_task(self._run(call))
-            calls.append(call)
-        self._loop.call_soon(self._look_after, calls)
+            reply = call.handler(call)
+            if isinstance(reply, Reply):
+                call.let_go()
+                call.end(reply)
+            else:
+                self._calls[call] = None
+                call.task = self._loop.create_task(self._run(call, reply))
+                calls.append(call)
+        if calls:
+            self._loop.call_soon(self._look_after, calls)
 
-    async def _run(self, call: Call) -> None:
+    async def _run(self, call: Call, reply: Awaitable[Reply]) -> None:
         try:
-            call.end(await call.handler(call))
+            call.end(await reply)
         except Exception as error:
             self._log.error("a gRPC call failed", extra={"error": type(error).__name__})
             call.end(_FAILED)
@@ -279,7 +289,7 @@ class Calls:
                 call.watch()
 
 
-async def _unknown(_: object) -> Reply:
+def _unknown(_: object) -> Reply:
     return _UNKNOWN
 
 

@@ -18,6 +18,9 @@ class Call(Protocol):
     def metadata(self) -> Sequence[Metadatum]:
         """What the client sent before the message."""
 
+    def here(self) -> bytes | None:
+        """The one message when it has arrived and nothing is wrong with the call; it still counts against the limits."""
+
     async def body(self, hold: Hold) -> bytes:
         """The one message, reserved in `hold`. Raises Refused or Malformed."""
 
@@ -34,8 +37,8 @@ class Reply(NamedTuple):
     trailing: tuple[Metadatum, ...] = ()
 
 
-Handler = Callable[[Call], Awaitable[Reply]]
-"""Ends one call; raises only CancelledError, when the client has left."""
+Handler = Callable[[Call], Reply | Awaitable[Reply]]
+"""Ends one call, at once or later; raises only CancelledError, when the client has left."""
 
 
 def refusal(answer: Failure) -> Reply:

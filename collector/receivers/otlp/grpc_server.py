@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc
@@ -20,7 +21,7 @@ from collector.receivers.otlp.face import Call, Handler, Reply, refusal
 from collector.receivers.otlp.health import Health
 from collector.receivers.otlp.intake import Intake, Metadata
 from collector.receivers.otlp.options import Grpc
-from collector.receivers.otlp.reads import Reads
+from collector.receivers.otlp.reads import PER_BYTE, Reads
 
 SERVICES = {
     Signal.TRACES: "opentelemetry.proto.collector.trace.v1.TraceService",
@@ -30,6 +31,7 @@ SERVICES = {
 WAY_VARIABLE = "OTEL_SIDECAR_GRPC"
 """`aio` in it: do without the library's completion queue."""
 _GRACE = 5.0
+_OK = Reply(b"")
 
 
 class GrpcServer:
@@ -98,16 +100,29 @@ class GrpcServer:
         ]
 
     def _method(self, signal: Signal) -> Handler:
-        async def export(call: Call) -> Reply:
+        def export(call: Call) -> Reply | Awaitable[Reply]:
             try:
-                return Reply(await self._export(signal, call))
-            except asyncio.CancelledError:
-                self._intake.answered("CANCELLED")
-                raise
+                if (body := call.here()) is not None and self._at_once(signal, body, call):
+                    self._intake.answered("OK")
+                    return _OK
             except Exception as error:
                 return refusal(self._intake.failed(error))
+            return self._later(signal, call)
 
         return export
+
+    def _at_once(self, signal: Signal, body: bytes, call: Call) -> bool:
+        with self._settings.host.budget.hold(int(len(body) * PER_BYTE)):
+            return self._intake.take_at_once(signal, body, self._metadata(call))
+
+    async def _later(self, signal: Signal, call: Call) -> Reply:
+        try:
+            return Reply(await self._export(signal, call))
+        except asyncio.CancelledError:
+            self._intake.answered("CANCELLED")
+            raise
+        except Exception as error:
+            return refusal(self._intake.failed(error))
 
     async def _export(self, signal: Signal, call: Call) -> bytes:
         self._intake.require(signal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
@@ -68,7 +68,7 @@ class Health:
         return Reply(None)
 
 
-def _answering(handler: Handler) -> Handler:
+def _answering(handler: Callable[[Call], Awaitable[Reply]]) -> Handler:
     async def answer(call: Call) -> Reply:
         try:
             return await handler(call)
