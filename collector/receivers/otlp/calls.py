@@ -1,7 +1,8 @@
-"""gRPC calls straight from the library's completion queue: half the CPU of grpc.aio for a small request (docs/decisions).
+"""gRPC calls straight from the library's completion queue: half the CPU of grpc.aio for a small request (docs/decisions/0007).
 
-The library's own `grpc.server` works with the same queue, but needs a thread for every call that waits. Here one thread takes
-what the library reports, and the event loop answers: one wake-up of the loop a request, or of many at once. Rules:
+A little longer than most files: the life of one call is read in one place. The library's own `grpc.server` works with the same
+queue, but needs a thread for every call that waits. Here one thread takes what the library reports, and the event loop answers:
+one wake-up of the loop a request, or of many at once. Rules:
 1. The thread begins reads; handlers run in the loop, and only the loop answers. Whoever frees room begins the next reads.
 2. A message is read only when there is room for one of the largest size: calls that wait hold no memory (`Reads`).
 3. Every operation that was begun reports once, also when its call is over; the queue closes when all have.
@@ -113,13 +114,14 @@ class Call:
 
     def read(self) -> None:
         """Ask for the message."""
-        self._core.start_server_batch((core.ReceiveMessageOperation(0),), self._first)
+        if not self._server.over:
+            self._core.start_server_batch((core.ReceiveMessageOperation(0),), self._first)
 
     def _first(self, event: Any) -> None:
         message = event.batch_operations[0].message()
         if message is None:
             self._has(Malformed("the call has no message"))
-        else:
+        elif not self._server.over:
             self.body_bytes = message
             self._core.start_server_batch((core.ReceiveMessageOperation(0),), self._second)
 
@@ -149,7 +151,8 @@ class Calls:
     def __init__(
         self, options: Sequence[tuple[str, int]], handlers: Mapping[str, Handler], reads: Reads[Call], log: logging.Logger
     ) -> None:
-        self.reads, self.closed = reads, False
+        self.reads = reads
+        self.over = self.closed = False  # no call is left; the queue is closed
         self._log = log
         self._handlers = {name.encode(): handler for name, handler in handlers.items()}
         self._queue = core.CompletionQueue()
@@ -157,7 +160,7 @@ class Calls:
         self._core.register_completion_queue(self._queue)
         self._arrived: deque[Call] = deque()
         self._calls: dict[Call, None] = {}
-        self._woken = self._leaving = False
+        self._woken = self._leaving = self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def add_port(self, address: str, credentials: Any = None) -> int:
@@ -179,9 +182,9 @@ class Calls:
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, let the present ones end within `grace` seconds, then cut them off."""
-        if self._loop is None:
+        if self._loop is None or self._stopping:
             return
-        self._leaving = True
+        self._stopping = self._leaving = True
         self._core.shutdown(self._queue, self._shut)
         if not await _within(self._emptied, grace):
             self._core.cancel_all_calls()
@@ -238,6 +241,7 @@ class Calls:
                 call.read()
 
     def _shut(self, _: object) -> None:
+        self.over = True  # told by the thread that begins reads: it begins none on a queue that the loop is about to close
         self.in_loop(self._emptied.set)
 
     def in_loop(self, step: Callable[..., object], *arguments: Any) -> None:
@@ -261,7 +265,7 @@ class Calls:
         calls = []
         while self._arrived:
             call = self._arrived.popleft()
-            reply = call.handler(call)
+            reply = self._replied(call)
             if isinstance(reply, Reply):
                 call.let_go()
                 call.end(reply)
@@ -272,12 +276,21 @@ class Calls:
         if calls:
             self._loop.call_soon(self._look_after, calls)
 
+    def _replied(self, call: Call) -> Reply | Awaitable[Reply]:
+        try:
+            return call.handler(call)
+        except Exception as error:  # or the calls behind it would not be handled
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> Reply:
+        self._log.error("a gRPC call failed", extra={"error": type(error).__name__})
+        return _FAILED
+
     async def _run(self, call: Call, reply: Awaitable[Reply]) -> None:
         try:
             call.end(await reply)
         except Exception as error:
-            self._log.error("a gRPC call failed", extra={"error": type(error).__name__})
-            call.end(_FAILED)
+            call.end(self._failed(error))
         finally:
             call.let_go()
             del self._calls[call]
