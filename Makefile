@@ -31,9 +31,9 @@ check: setup
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python bench/size.py
 
-# What may use the walker is tested without it first, then everything with it.
+# What may use the walker, or the library's completion queue, is tested without them first, then everything with them.
 test: setup
-	OTEL_SIDECAR_WALKER=python $(BIN)/python -m pytest -m "not e2e" -n 2 -rf tests/otlp tests/processors tests/receivers
+	OTEL_SIDECAR_WALKER=python OTEL_SIDECAR_GRPC=aio $(BIN)/python -m pytest -m "not e2e" -n 2 -rf tests/otlp tests/processors tests/receivers
 	$(BIN)/python -m pytest -m "not e2e" -n 2 --cov --cov-report=term:skip-covered
 	$(BIN)/python bench/size.py --ratio
 

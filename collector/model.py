@@ -130,7 +130,11 @@ class Batch:
         """Spans, log records or metric data points, as otelcol counts them."""
         if self.signal is Signal.METRICS:
             return sum(data_points(item) for scope in self.scopes() for item in scope.items)
-        return sum(len(scope.items) for scope in self.scopes())
+        total = 0
+        for group in self.groups:
+            for scope in group.scopes:
+                total += len(scope.items)
+        return total
 
     def replace(self, groups: list[Group]) -> Batch:
         """The same request with other content; groups and scopes without items are left out (OTLP: no empty envelopes)."""

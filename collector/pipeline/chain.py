@@ -23,7 +23,9 @@ class Chain:
     def __init__(self, signal: Signal, processors: Sequence[Processor], meters: Meters, log: logging.Logger) -> None:
         self.signal, self.processors, self._log = signal, tuple(order(processors)), log
         self._at = self._given = 0
+        self._holders = [p for p in self.processors if type(p).held is not Processor.held]
         self._observers = [p for p in self.processors if type(p).kept is not Processor.kept]
+        self._labels = [(processor.settings.id, signal.value) for processor in self.processors]
         labels = ("processor", "otel_signal")
         self._incoming = meters.counter("otelcol_processor_incoming_items", "Items given to a processor.", labels, cap=0)
         self._outgoing = meters.counter("otelcol_processor_outgoing_items", "Items that left a processor.", labels, cap=0)
@@ -31,16 +33,17 @@ class Chain:
     def run(self, batch: Batch, count: int, now: float, start: int = 0) -> tuple[Batch | None, int]:
         """What is left of a batch of `count` items, and how many items. Raises Refused and Rejected of a processor."""
         current: Batch | None = batch
-        for position, processor in enumerate(self.processors[start:], start):
-            name, self._at, self._given = processor.settings.id, position, count
-            self._incoming.add(count, name, self.signal.value)
+        for position in range(start, len(self.processors)):
+            processor, labels = self.processors[position], self._labels[position]
+            self._at, self._given = position, count
+            self._incoming.add(count, *labels)
             before = current
             current = self._one(processor, current, count, now)
             if current is None:
                 return None, 0
             if current is not before:
                 count = current.count()
-            self._outgoing.add(count, name, self.signal.value)
+            self._outgoing.add(count, *labels)
             if not count:
                 return None, 0
         assert current is not None
@@ -97,7 +100,10 @@ class Chain:
 
     def held(self) -> int:
         """Items inside processors."""
-        return sum(processor.held() for processor in self.processors)
+        items = 0
+        for processor in self._holders:
+            items += processor.held()
+        return items
 
     def unusable(self, error: Exception) -> None:
         """What came out of the chain cannot be encoded: say which processor ran last."""

@@ -47,8 +47,20 @@ class Pipeline:
         for destination in self.destinations:
             ledger.show(signal, destination.name)
 
+    def admits(self, size: int) -> bool:
+        """True when `size` bytes can be taken without waiting."""
+        full = 0
+        for destination in self.destinations:
+            if not destination.queue.room(size):
+                if destination.settings.on_full == "backpressure":
+                    return False
+                full += destination.settings.on_full == "auto"
+        return not full or full < len(self.destinations)
+
     async def admit(self, size: int) -> None:
         """Make sure that `size` bytes can be taken. Raises Refused; then nothing was taken anywhere."""
+        if self.admits(size):
+            return
         for destination in self.destinations:
             if destination.settings.on_full == "backpressure" and not destination.queue.room(size):
                 await self._wait(destination, size)
@@ -65,12 +77,18 @@ class Pipeline:
 
     async def feed(self, batch: Batch, count: int, size: int = 0) -> list[Outcome]:
         """Run an admitted batch of `size` bytes through the chain into the queues; returns what the client must wait for."""
-        if size + count * ITEM > SLICE and self.chain.processors:
+        if self.slices(size, count):
             return await self._feed_slices(batch)
-        return self._feed(batch, count)
+        return self.take(batch, count)
 
-    def _feed(self, batch: Batch, count: int) -> list[Outcome]:
-        with self._working():
+    def slices(self, size: int, count: int) -> bool:
+        """True when `count` items of `size` bytes are worked on in slices, with the event loop free in between."""
+        return size + count * ITEM > SLICE and bool(self.chain.processors)
+
+    def take(self, batch: Batch, count: int) -> list[Outcome]:
+        """`feed` for what is small enough to be done at once."""
+        before, Pipeline.current = Pipeline.current, self
+        try:
             born, self._dropping, held = self._clock(), 0, self.chain.held()
             try:
                 out, left = self.chain.run(batch, count, self._wall())
@@ -78,6 +96,8 @@ class Pipeline:
                 self._book_refusal(self._dropping + self.chain.held() - held)
                 raise
             return self._put(out, left, born, taken=count)
+        finally:
+            Pipeline.current = before
 
     def _book_refusal(self, taken: int) -> None:
         """What processors in front of the refusing one dropped or hold was taken all the same: the books stay exact.
@@ -99,9 +119,13 @@ class Pipeline:
     async def _feed_slices(self, batch: Batch) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for part in slices(batch, SLICE, ITEM):
-            outcomes += self._feed(part, part.count())
+            outcomes += self.take(part, part.count())
             await turn()
         return outcomes
+
+    def answers_at_once(self) -> bool:
+        """True when no destination lets the client wait."""
+        return all(destination.answers_at_once for destination in self.destinations)
 
     def _accepted(self, count: int) -> None:
         for destination in self.destinations:
@@ -118,8 +142,10 @@ class Pipeline:
             self.chain.unusable(error)
             self.dropped(self.signal, left, "processor_error")
             return []
-        accepting = [destination for destination in self.destinations if destination.accepts(len(payload.data))]
-        outcomes = [d.put(payload, give_up=bool(accepting)) for d in self.destinations]
+        size, accepting = len(payload.data), False
+        for destination in self.destinations:
+            accepting = accepting or destination.accepts(size)
+        outcomes = [destination.put(payload, give_up=accepting) for destination in self.destinations]
         return [outcome for outcome in outcomes if outcome is not None]
 
     def dropped(self, signal: Signal, count: int, reason: str) -> None:
@@ -150,6 +176,22 @@ class Intake:
         self.pipelines = tuple(pipelines)
         self.last = 0.0
 
+    def ready(self, size: int, count: int) -> bool:
+        """True when `at_once` takes `count` items of `size` bytes: nobody has to be waited for, now or later."""
+        for pipeline in self.pipelines:
+            if pipeline.slices(size, count) or not pipeline.admits(size) or not pipeline.answers_at_once():
+                return False
+        return True
+
+    def at_once(self, batch: Batch, count: int) -> None:
+        """Take a batch of `count` items that it is `ready` for."""
+        pipelines = self.pipelines
+        try:
+            for pipeline in pipelines:
+                pipeline.take(batch if pipeline is pipelines[-1] else own_copy(batch), count)
+        finally:
+            self.last = asyncio.get_running_loop().time()
+
     async def __call__(self, batch: Batch) -> None:
         """Take a batch; returns at the ack point. Raises Refused before anything was taken."""
         count = batch.count()
@@ -179,6 +221,8 @@ class Intake:
 
 async def _decided(outcomes: Sequence[Outcome]) -> None:
     """Wait for every destination. Raises Refused if one may take the data later, else what one said for good."""
+    if not outcomes:
+        return
     results = await asyncio.gather(*(outcome.future for outcome in outcomes), return_exceptions=True)
     errors = sorted((r for r in results if isinstance(r, BaseException)), key=lambda error: not isinstance(error, Refused))
     if errors:

@@ -62,7 +62,7 @@ class Ledger:
     def _book(self, signal: Signal, exporter: str, state: str, reason: str, count: int) -> None:
         if count:
             self.totals[signal, exporter][f"{state}_{reason}" if reason else state] += count
-            self._items.add(count, signal.value, exporter, state, reason)
+            self._items.add(count, signal._value_, exporter, state, reason)
 
     def _exporter(self, signal: Signal, what: str, text: str) -> Instrument:
         return self._meters.counter(f"otelcol_exporter_{what}_{signal.noun}", text, ("exporter",), cap=0)

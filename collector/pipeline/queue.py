@@ -134,7 +134,8 @@ class RecordQueue:
 
     def used(self) -> int:
         """Fill level in units of `sizer`."""
-        return {"requests": self.records, "bytes": self.bytes, "items": sum(self.items.values())}[self.settings.sizer]
+        sizer = self.settings.sizer
+        return self.records if sizer == "requests" else self.bytes if sizer == "bytes" else sum(self.items.values())
 
     def room(self, size: int) -> bool:
         """True when a payload of `size` bytes fits. An empty queue takes anything."""

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from collector.component import Processor, Settings
 from collector.errors import Refused
 from collector.fields import Config, Duration
-from collector.model import Batch
+from collector.model import Batch, Signal
 
 
 class MemoryLimiterConfig(Config):
@@ -58,7 +58,7 @@ class MemoryLimiter(Processor):
 
     def __init__(self, config: Any, settings: Settings) -> None:
         super().__init__(config, settings)
-        self._counters: dict[str, Any] = {}
+        self._counters: dict[tuple[str, Signal], Any] = {}
 
     def process(self, batch: Batch, now: float) -> Batch | None:
         """The same batch. Raises errors.Refused."""
@@ -71,10 +71,10 @@ class MemoryLimiter(Processor):
         return batch
 
     def _count(self, what: str, batch: Batch) -> None:
-        name = f"otelcol_processor_memory_limiter_{what}_{batch.signal.noun}"
-        counter = self._counters.get(name)
+        counter = self._counters.get((what, batch.signal))
         if counter is None:
-            counter = self._counters[name] = self.settings.meters.counter(
+            name = f"otelcol_processor_memory_limiter_{what}_{batch.signal.noun}"
+            counter = self._counters[what, batch.signal] = self.settings.meters.counter(
                 name, f"Items {what} by the memory limiter.", ("processor",), cap=0
             )
         counter.add(batch.count(), self.settings.id)

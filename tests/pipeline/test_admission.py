@@ -3,7 +3,7 @@
 import pytest
 
 from collector.errors import Refused
-from collector.pipeline.admission import MIB, ByteBudget, cgroup_limit, limits, resident_bytes, trim
+from collector.pipeline.admission import MIB, QUIET, ByteBudget, cgroup_limit, limits, resident_bytes, trim
 
 
 def test_what_does_not_fit_is_refused_and_takes_nothing():
@@ -77,6 +77,22 @@ def test_a_limit_below_the_need_of_the_program_itself_does_not_refuse_for_ever()
     budget.sample(120 * MIB)
     with pytest.raises(Refused):
         budget.check()
+
+
+def test_freed_memory_is_given_back_to_the_system_once_when_it_becomes_quiet(monkeypatch):
+    calls = []
+    monkeypatch.setattr("collector.pipeline.admission.trim", lambda: calls.append(1))
+    budget = ByteBudget(400 * MIB, 80 * MIB)
+    for expected in (0, 1, 2):
+        for _ in range(3 * QUIET):
+            budget.sample(100 * MIB)
+        assert len(calls) == expected
+        for _ in range(5):
+            with budget.hold(1 * MIB):
+                pass
+            for _ in range(QUIET - 1):
+                budget.sample(100 * MIB)
+        assert len(calls) == expected, "requests still come"
 
 
 def test_memory_is_given_back_to_the_system_after_a_large_request(monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collector.component import Processor
 from collector.errors import Permanent, Refused, Retryable
-from collector.model import Signal
+from collector.model import Payload, Signal
 from collector.pipeline.graph import ITEM, SLICE, Intake, own_copy
 from tests.pipeline.parts import Books, Counting, Failing, Halving, Holding, Scripted
 from tests.support import batch, eventually, span, traces
@@ -249,3 +249,75 @@ def test_signals_keep_their_own_books():
     books = Books()
     books.ledger.accepted(Signal.LOGS, "out", 1)
     assert books.ledger.balance([(Signal.LOGS, "out", 1), (Signal.TRACES, "x", 0)])["logs"]["out"]["balance"] == 0
+
+
+async def test_what_is_taken_at_once_is_booked_and_sent_like_everything_else():
+    books, out = Books(), Scripted(push=QUICK)
+    intake = Intake(
+        [books.pipeline(books.destination(out), processors=(Halving,)), books.pipeline(books.destination(out, "other"))]
+    )
+    given_batch = spans(4)
+    assert intake.ready(len(given_batch.raw), 1)
+    intake.at_once(given_batch, 4)
+    assert intake.last > 0
+    await eventually(lambda: sum(payload.items for payload in out.sent) == 6)
+    assert books.terms("out") == {"accepted": 4, "delivered": 2, "dropped_sampled": 2}
+    assert books.terms("other") == {"accepted": 4, "delivered": 4}
+    await finish(books)
+
+
+@pytest.mark.parametrize(
+    ("queue", "ready"),
+    [
+        ({}, True),
+        ({"wait_for_result": True}, False),
+        ({"enabled": False}, False),
+        ({"queue_size": 1}, False),
+        ({"queue_size": 1, "on_full": "backpressure"}, False),
+        ({"queue_size": 1, "on_full": "drop_oldest"}, True),
+        ({"queue_size": 1, "on_full": "drop_newest"}, True),
+    ],
+)
+async def test_a_batch_is_taken_at_once_only_where_nobody_has_to_be_waited_for(queue, ready):
+    books, out = Books(), Scripted(push={"sending_queue": {**queue, "batch": {"flush_timeout": "1h"}}})
+    destination = books.destination(out)
+    pipeline = books.pipeline(destination)
+    if queue.get("queue_size"):
+        pipeline.take(spans(1), 1)
+    assert Intake([pipeline]).ready(1000, 1) is ready
+    await finish(books)
+
+
+async def test_one_destination_with_room_is_enough_to_take_a_batch_at_once_unless_the_full_one_pushes_back():
+    for on_full, ready in (("auto", True), ("backpressure", False)):
+        books = Books()
+        queue = {"queue_size": 1, "on_full": on_full, "batch": {"flush_timeout": "1h"}}
+        full = books.destination(Scripted(push={"sending_queue": queue}), "full")
+        full.put(Payload(Signal.TRACES, b"x", 1))
+        pipeline = books.pipeline(full, books.destination(Scripted(push=QUICK), "free"))
+        assert Intake([pipeline]).ready(10, 1) is ready
+        await full.stop()
+        await finish(books)
+
+
+async def test_a_large_batch_for_processors_is_not_taken_at_once():
+    books = Books()
+    plain = books.pipeline(books.destination(Scripted(push=QUICK)))
+    working = books.pipeline(books.destination(Scripted(push=QUICK), "other"), processors=(Halving,))
+    assert [Intake([each]).ready(size, 1) for each in (plain, working) for size in (SLICE - ITEM, SLICE)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    await finish(books)
+
+
+async def test_a_replaced_destination_takes_nothing_at_once():
+    books = Books()
+    old, new = books.destination(Scripted(push=QUICK)), books.destination(Scripted(push=QUICK), "new")
+    pipeline = books.pipeline(old)
+    assert Intake([pipeline]).ready(10, 1)
+    await old.hand_over(new, 1)
+    assert not Intake([pipeline]).ready(10, 1), "the one that replaces it may let its clients wait"
+    await finish(books)

@@ -12,8 +12,8 @@ import pytest
 
 from collector.errors import Refused
 from collector.model import Signal
-from collector.receivers.otlp import grpc_server
-from collector.receivers.otlp.grpc_server import Reads
+from collector.receivers.otlp import reads
+from collector.receivers.otlp.aio_calls import Reads
 from tests.receivers.otlp_clients import SERVICES, Running, running
 from tests.receivers.test_otlp import sample
 from tests.support import eventually
@@ -66,7 +66,7 @@ async def test_no_byte_stays_reserved_whenever_clients_leave() -> None:
         await asyncio.wait(calls)
         await eventually(lambda: here.host.budget.used == 0)
         server = here.receiver._servers[0]
-        await eventually(lambda: not server._reads._running and server._reads._waiting == 0)
+        await eventually(lambda: not server._server.reads.running and server._server.reads.waiting == 0)
 
 
 async def test_a_client_that_watches_health_does_not_keep_the_port_open() -> None:
@@ -83,19 +83,19 @@ async def test_a_client_that_watches_health_does_not_keep_the_port_open() -> Non
 
 
 async def test_a_read_that_has_just_run_out_of_time_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_server, "_CONTENDED", 0.0)
-    reads, told = Reads(1), []
+    monkeypatch.setattr(reads, "CONTENDED", 0.0)
+    places, told = Reads(1), []
 
     async def read() -> None:
         try:
-            async with reads.slot():
+            async with places.slot():
                 await asyncio.Event().wait()
         except Refused:
             told.append(1)
 
     first = asyncio.create_task(read())
-    await eventually(lambda: reads._running)
-    limit = next(iter(reads._running))
+    await eventually(lambda: places._running)
+    limit = next(iter(places._running))
     limit.reschedule(0.0)
     others: list[asyncio.Task[None]] = []
 
@@ -108,7 +108,7 @@ async def test_a_read_that_has_just_run_out_of_time_harms_no_other(monkeypatch: 
     others[-1].cancel()
     await asyncio.wait(others)
     assert len(told) == 3
-    assert not reads._free.locked()
+    assert not places._free.locked()
 
 
 async def _at_expiry(limit: asyncio.Timeout, then: Any) -> None:
@@ -126,14 +126,14 @@ async def _at_expiry(limit: asyncio.Timeout, then: Any) -> None:
 
 
 async def test_reads_that_begin_while_others_wait_get_the_short_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_server, "_CONTENDED", 0.05)
+    monkeypatch.setattr(reads, "CONTENDED", 0.05)
     async with running({"max_recv_msg_size_mib": 64}) as here:
         export = f"/{SERVICES[Signal.TRACES]}/Export"
         stalled = [here.channel.stream_unary(export)() for _ in range(7)]
         server = here.receiver._servers[0]
-        await eventually(lambda: server._reads._waiting == 5)
+        await eventually(lambda: server._server.reads.waiting == 5)
         assert (await asyncio.wait_for(here.send("grpc", Signal.TRACES, sample(Signal.TRACES)), 5)).ok
         for call in stalled:
             call.cancel()
-        await eventually(lambda: not server._reads._running)
+        await eventually(lambda: not server._server.reads.running)
         assert grpc.StatusCode.UNAVAILABLE in [await call.code() for call in stalled]

@@ -327,13 +327,13 @@ async def test_at_the_cap_of_busy_connections_new_ones_are_closed(monkeypatch: p
 
 async def test_a_stalled_grpc_reader_gives_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule 13: the slow call is told to retry, the others go on."""
-    from collector.receivers.otlp import grpc_server
+    from collector.receivers.otlp import reads
 
-    monkeypatch.setattr(grpc_server, "_CONTENDED", 0.05)
+    monkeypatch.setattr(reads, "CONTENDED", 0.05)
     async with running({"max_recv_msg_size_mib": 64}) as here:
         stalled = [here.channel.stream_unary(EXPORT)() for _ in range(2)]
         server = here.receiver._servers[0]
-        await eventually(lambda: len(server._reads._running) == 2)
+        await eventually(lambda: server._server.reads.running == 2)
         assert (await here.send("grpc", Signal.TRACES, sample(Signal.TRACES))).ok
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stalled[0]
@@ -345,9 +345,9 @@ async def test_a_cancelled_grpc_call_gives_its_reservation_back() -> None:
     async with running() as here:
         call = here.channel.stream_unary(EXPORT)()
         server = here.receiver._servers[0]
-        await eventually(lambda: server._reads._running)
+        await eventually(lambda: server._server.reads.running)
         call.cancel()
-        await eventually(lambda: not server._reads._running)
+        await eventually(lambda: not server._server.reads.running)
         assert (await here.send("grpc", Signal.TRACES, sample(Signal.TRACES))).ok
 
 

@@ -1,73 +1,37 @@
-"""OTLP over gRPC: raw bytes in, raw bytes out, and nothing is read before there is room.
-
-Methods are registered as stream-unary: the same on the wire, but the message is read only when the handler asks, so pending
-calls hold no memory. Reads are few at a time; one that is slow while others wait is given up (UNAVAILABLE + RetryInfo).
-"""
+"""OTLP over gRPC: raw bytes in, raw bytes out, and nothing is read before there is room."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from collector.component import Settings
-from collector.errors import Malformed, Refused
 from collector.fields import ServerTLS, listen_address
 from collector.model import Signal
 from collector.otlp.answers import success
+from collector.receivers.otlp import aio_calls
+from collector.receivers.otlp.aio_calls import AioCalls
+from collector.receivers.otlp.calls import USABLE, Calls
+from collector.receivers.otlp.face import Call, Handler, Reply, refusal
 from collector.receivers.otlp.health import Health
 from collector.receivers.otlp.intake import Intake, Metadata
 from collector.receivers.otlp.options import Grpc
+from collector.receivers.otlp.reads import PER_BYTE, Reads
 
 SERVICES = {
     Signal.TRACES: "opentelemetry.proto.collector.trace.v1.TraceService",
     Signal.METRICS: "opentelemetry.proto.collector.metrics.v1.MetricsService",
     Signal.LOGS: "opentelemetry.proto.collector.logs.v1.LogsService",
 }
-PER_BYTE = 2.2
-"""Bytes taken for each byte of a body: itself and the items cut from it."""
-_READ, _CONTENDED = 15.0, 1.0
-_EOF: object = vars(grpc.aio)["EOF"]
+WAY_VARIABLE = "OTEL_SIDECAR_GRPC"
+"""`aio` in it: do without the library's completion queue."""
 _GRACE = 5.0
-
-
-class Reads:
-    """At most `slots` messages are read at once, because their size is unknown before."""
-
-    def __init__(self, slots: int) -> None:
-        self._free = asyncio.Semaphore(slots)
-        self._running: dict[asyncio.Timeout, float] = {}
-        self._waiting = 0
-
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Raises Refused when the message does not arrive in time."""
-        now = asyncio.get_running_loop().time
-        if self._free.locked():
-            for limit, started in self._running.items():
-                if not limit.expired():  # one that has fired, but whose task has not run yet, cannot be moved
-                    limit.reschedule(max(now(), started + _CONTENDED))
-        self._waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            async with asyncio.timeout(_CONTENDED if self._waiting else _READ) as limit:
-                self._running[limit] = now()
-                try:
-                    yield
-                finally:
-                    del self._running[limit]
-        except TimeoutError:
-            raise Refused("the message did not arrive in time", after=1, reason="slow") from None
-        finally:
-            self._free.release()
+_OK = Reply(b"")
 
 
 class GrpcServer:
@@ -81,18 +45,21 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen. Raises OSError when that is not possible."""
-        self._reads = Reads(max(2, min(32, self._settings.host.budget.message_limit() // self._limit)))
-        server = self._server = grpc.aio.server(options=self._options(), compression=grpc.Compression.NoCompression)
-        for signal, service in SERVICES.items():
-            handler = grpc.stream_unary_rpc_method_handler(self._method(signal))
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
-        self._health = Health(self._settings.host.state, ("", *SERVICES.values()))
-        self._health.add_to(server)
+        host = self._settings.host
+        self._health = Health(host.state, ("", *SERVICES.values()), host.budget)
+        self._server = self._calls(max(2, min(32, host.budget.message_limit() // self._limit)))
         try:
             self.port = self._bind()
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._config.endpoint}: {error}") from None
-        await server.start()
+        await self._server.start()
+
+    def _calls(self, slots: int) -> Calls | AioCalls:
+        handlers = {f"/{service}/Export": self._method(signal) for signal, service in SERVICES.items()} | self._health.handlers()
+        streams = self._health.streams()
+        if USABLE and os.environ.get(WAY_VARIABLE) != "aio":
+            return Calls(self._options(), handlers | streams, Reads(slots, self._limit), self._settings.log)
+        return AioCalls(self._options(), handlers, streams, aio_calls.Reads(slots))
 
     async def stop(self) -> None:
         """Answer what is in flight, then close."""
@@ -108,9 +75,7 @@ class GrpcServer:
             address = f"{f'[{host}]' if host and ':' in host else host or '[::]'}:{port}"
         else:
             address = f"unix:{path}"
-        if self._config.tls is None:
-            return int(self._server.add_insecure_port(address))
-        return int(self._server.add_secure_port(address, _credentials(self._config.tls)))
+        return int(self._server.add_port(address, None if self._config.tls is None else _credentials(self._config.tls)))
 
     def _options(self) -> list[tuple[str, int]]:
         life, policy = self._config.keepalive.server_parameters, self._config.keepalive.enforcement_policy
@@ -123,6 +88,7 @@ class GrpcServer:
             "grpc.http2.min_ping_interval_without_data_ms": policy.min_time,
         }
         return [
+            ("grpc.default_compression_algorithm", 0),  # answers are a few bytes
             ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it
             ("grpc.max_receive_message_length", self._limit),
             ("grpc.max_metadata_size", 16 << 10),
@@ -133,40 +99,44 @@ class GrpcServer:
             *((name, int(seconds * 1000)) for name, seconds in times.items() if seconds),
         ]
 
-    def _method(self, signal: Signal) -> Any:
-        async def export(messages: object, context: Any) -> bytes:
+    def _method(self, signal: Signal) -> Handler:
+        def export(call: Call) -> Reply | Awaitable[Reply]:
             try:
-                return await self._export(signal, context)
-            except asyncio.CancelledError:
-                self._intake.answered("CANCELLED")
-                raise
+                if (body := call.here()) is not None and self._at_once(signal, body, call):
+                    self._intake.answered("OK")
+                    return _OK
             except Exception as error:
-                answer = self._intake.failed(error)
-            details = (("grpc-status-details-bin", answer.body()),)
-            await context.abort(grpc.StatusCode[answer.code], answer.message[:1024], details)
-            raise AssertionError("abort raises")
+                return refusal(self._intake.failed(error))
+            return self._later(signal, call)
 
         return export
 
-    async def _export(self, signal: Signal, context: Any) -> bytes:
+    def _at_once(self, signal: Signal, body: bytes, call: Call) -> bool:
+        with self._settings.host.budget.hold(int(len(body) * PER_BYTE)):
+            return self._intake.take_at_once(signal, body, self._metadata(call))
+
+    async def _later(self, signal: Signal, call: Call) -> Reply:
+        try:
+            return Reply(await self._export(signal, call))
+        except asyncio.CancelledError:
+            self._intake.answered("CANCELLED")
+            raise
+        except Exception as error:
+            return refusal(self._intake.failed(error))
+
+    async def _export(self, signal: Signal, call: Call) -> bytes:
         self._intake.require(signal)
         with self._settings.host.budget.hold() as hold:
-            async with self._reads.slot():
-                body = await context.read()
-                if body is _EOF:
-                    raise Malformed("the call has no message")
-                hold.grow(int(len(body) * PER_BYTE))
-                if await context.read() is not _EOF:
-                    raise Malformed("the call has more than one message")
-            opened = await self._intake.take(signal, body, hold, self._metadata(context))
+            body = await call.body(hold)
+            opened = await self._intake.take(signal, body, hold, self._metadata(call))
         self._intake.answered("OK")
         return success(signal, opened.rejected, opened.message)
 
-    def _metadata(self, context: Any) -> Metadata | None:
+    def _metadata(self, call: Call) -> Metadata | None:
         if not self._config.include_metadata:
             return None
         found: dict[str, tuple[str, ...]] = {}
-        for key, value in context.invocation_metadata() or ():
+        for key, value in call.metadata:
             text = value if isinstance(value, str) else value.decode("latin-1")
             found[key.lower()] = (*found.get(key.lower(), ()), text)
         return found

@@ -11,7 +11,8 @@ from collector.errors import Refused, Rejected
 from collector.model import Signal
 from collector.otlp.answers import Failure, failure
 from collector.otlp.identity import with_service
-from collector.otlp.mapping import Reader
+from collector.otlp.mapping import FREE, Reader
+from collector.otlp.plain import open_plain
 from collector.otlp.request import Opened, open_slices
 from collector.turns import begin, turn
 
@@ -81,23 +82,47 @@ class Intake:
         opened = await _paced(open_slices(signal, body, hold.grow))
         batch, unnamed = with_service(opened.batch)
         count = batch.count()
-        refused = opened.rejected
-        try:
-            if count:
-                batch.metadata = metadata
+        if opened.rejected:
+            self._counters["refused", signal].add(opened.rejected, *self._labels)
+        if count:
+            batch.metadata = metadata
+            try:
                 await accept(batch)
-                self._unnamed.add(unnamed, *self._labels, signal.value)
-                self._counters["accepted", signal].add(count, *self._labels)
-        except (Refused, Rejected):
-            refused += count
-            raise
-        except Exception:
-            self._counters["failed", signal].add(count, *self._labels)
-            raise
-        finally:
-            if refused:
-                self._counters["refused", signal].add(refused, *self._labels)
+            except Exception as error:
+                self._not_taken(signal, count, error)
+                raise
+            self._taken(signal, count, unnamed)
         return opened
+
+    def take_at_once(self, signal: Signal, body: bytes, metadata: Metadata | None) -> bool:
+        """The same for a plain request that nobody has to wait for; False when it is none, and nothing was done."""
+        accept = self.require(signal)
+        ready = getattr(accept, "ready", None)
+        if ready is None or len(body) > FREE or not ready(len(body), 1) or (plain := open_plain(signal, body)) is None:
+            return False
+        batch, unnamed = with_service(plain)
+        count = batch.count()
+        if not count:
+            return True
+        if not ready(len(body), count):
+            return False
+        batch.metadata = metadata
+        try:
+            accept.at_once(batch, count)  # type: ignore[attr-defined]
+        except Exception as error:
+            self._not_taken(signal, count, error)
+            raise
+        self._taken(signal, count, unnamed)
+        return True
+
+    def _taken(self, signal: Signal, count: int, unnamed: int) -> None:
+        if unnamed:
+            self._unnamed.add(unnamed, *self._labels, signal.value)
+        self._counters["accepted", signal].add(count, *self._labels)
+
+    def _not_taken(self, signal: Signal, count: int, error: Exception) -> None:
+        state = "refused" if isinstance(error, Refused | Rejected) else "failed"
+        self._counters[state, signal].add(count, *self._labels)
 
     def answered(self, code: str) -> None:
         """Count one request by the gRPC name of its answer."""
