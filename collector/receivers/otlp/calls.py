@@ -1,4 +1,4 @@
-"""gRPC calls straight from the library's completion queue: half the CPU of grpc.aio for a small request (docs/decisions/0007).
+"""gRPC calls straight from the library's completion queue: half the CPU of grpc.aio for a small request (docs/decisions/0008).
 
 A little longer than most files: the life of one call is read in one place. The library's own `grpc.server` works with the same
 queue, but needs a thread for every call that waits. Here one thread takes what the library reports, and the event loop answers:
