@@ -36,6 +36,15 @@ class Figures:
         return theirs / ours if ours and theirs else None
 
 
+def markdown(data: dict[str, Any], wrong: Iterable[str] = ()) -> str:
+    """The tables of what `results.json` holds."""
+    figures = Figures(Result(**run) for run in data["runs"])
+    goals = [claim for claim in claims(figures, data) if claim.met is not None]
+    parts = [f"CPU microseconds per span, log record or data point; {data['machine']}.", table(figures)]
+    parts += [claims_table(goals)] if goals else []
+    return "\n\n".join([*parts, *(f"WRONG: {line}" for line in wrong)])
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A goal and what was measured; `met` is None when it was not measured."""

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,21 +28,15 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bench.load import CANARY, SPANS, Request, requests
+from bench.measure import Watch, Wrong, free_port, until
 from bench.naive import EXPORT, LIMIT, Naive, share_hash
+from bench.programs import POLICIES
 
 WARM_UP = 30
 ROUNDS = 3
 STEP = 0.25
 """Seconds of the samplers' time between two requests of the chain: held spans expire while it is measured."""
-POLICIES = [
-    {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
-    {"name": "rest", "type": "probabilistic", "probabilistic": {"sampling_percentage": 10}},
-]
 CHAIN: list[tuple[str, dict[str, Any]]] = [("llm_cost", {}), ("tail_sampling", {"policies": POLICIES}), ("redaction", {})]
-
-
-class Wrong(Exception):
-    """A program did not do the work it was measured for."""
 
 
 def expected(load: Iterable[Request]) -> dict[bytes, int]:
@@ -168,11 +161,6 @@ class Sink:
         self._server.stop(0).wait()
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of all threads of a process, from the scheduler's own nanoseconds."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-
-
 def measure_program(name: str, command: Sequence[str], address: str, sink: Sink, load: Sequence[Request]) -> tuple[float, int]:
     """CPU seconds that a program needed for the load after its warm-up, and the spans that arrived."""
     import grpc
@@ -184,10 +172,11 @@ def measure_program(name: str, command: Sequence[str], address: str, sink: Sink,
                 grpc.channel_ready_future(channel).result(timeout=20)
                 send = channel.unary_unary(EXPORT)
                 _send_all(send, load[:WARM_UP])
-                began = cpu_seconds(process.pid)
+                watch = Watch(process.pid)
+                began = watch.cpu()
                 _send_all(send, load[WARM_UP:])
-                _until(lambda: len_spans(sink) >= sum(expected(load).values()), 5)
-                spent = cpu_seconds(process.pid) - began
+                until(lambda: len_spans(sink) >= sum(expected(load).values()), 5)
+                spent = watch.cpu() - began
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=20)
         except (grpc.RpcError, grpc.FutureTimeoutError, subprocess.TimeoutExpired) as error:
@@ -209,18 +198,6 @@ def len_spans(sink: Sink) -> int:
     from collector.model import Signal, open_envelope
 
     return sum(open_envelope(Signal.TRACES, data).count() for data in list(sink.received))
-
-
-def _until(condition: Callable[[], bool], timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def _port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings_file(folder: str, address: str, target: str) -> Path:
@@ -251,7 +228,7 @@ def measure_programs(load: Sequence[Request]) -> dict[str, Any]:
     kept = 0
     with tempfile.TemporaryDirectory() as folder:
         for name in ("naive", "ours") * ROUNDS:
-            sink, address = Sink(), f"localhost:{_port()}"
+            sink, address = Sink(), f"localhost:{free_port()}"
             command = [sys.executable, "-m", "bench.naive", address, sink.address]
             if name == "ours":
                 config = settings_file(folder, address, sink.address)

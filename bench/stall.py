@@ -30,7 +30,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from bench.smoke import Sink, Wrong, _port, _until
+from bench.measure import Wrong, free_port, until
+from bench.smoke import Sink
 
 ROOT = Path(__file__).parent.parent
 GOAL = 0.1
@@ -121,7 +122,7 @@ def program() -> Iterator[dict[str, int]]:
     """The sidecar as it is shipped, with stand-ins for its backends; its ports by name, and `pid`."""
     sink, loki = Sink(), ThreadingHTTPServer(("127.0.0.1", 0), _Loki)
     Thread(target=loki.serve_forever, daemon=True).start()
-    ports = {name: _port() for name in ("grpc", "http", "health", "prometheus", "own")}
+    ports = {name: free_port() for name in ("grpc", "http", "health", "prometheus", "own")}
     at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
     variables = {"OTLP_GRPC_ENDPOINT": at["grpc"], "OTLP_HTTP_ENDPOINT": at["http"], "HEALTH_ENDPOINT": at["health"],
                  "PROMETHEUS_ENDPOINT": at["prometheus"], "JAEGER_ENDPOINT": sink.address,
@@ -132,7 +133,7 @@ def program() -> Iterator[dict[str, int]]:
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **variables}, stdout=log, stderr=log)
         try:
             ready = f"http://{at['health']}/readyz"
-            _until(lambda: process.poll() is not None or _get(ready) is not None, 20)
+            until(lambda: process.poll() is not None or _get(ready) is not None, 20)
             if process.poll() is not None:
                 log.seek(0)
                 raise Wrong(log.read()[-2000:].decode(errors="replace"))
@@ -208,14 +209,14 @@ def measure(case: Case, transport: str, requests: int = 20, size: int = 64 << 20
     """Longest stall, answers, peak of the resident size. Raises Wrong when something acknowledged is not in the books."""
     body, items = case.body(size - 1024)
     with program() as ports:
-        _until(lambda: "collector_event_loop_longest_stall_seconds" in read(ports), 10)
+        until(lambda: "collector_event_loop_longest_stall_seconds" in read(ports), 10)
         time.sleep(1)  # its warm-up is no part of this
         start = read(ports)["collector_event_loop_longest_stall_seconds"]
         answers = Counter(TRANSPORTS[transport](ports, case, body, requests))
         taken = sum(answers[code] for code in _FINE) * items
         if strange := set(answers) - _FINE - _COME_BACK:
             raise Wrong(f"{case.name} over {transport}: answered {strange}")
-        _until(lambda: _accepted(read(ports), case.signal) >= taken, 10)
+        until(lambda: _accepted(read(ports), case.signal) >= taken, 10)
         shown = read(ports)
         if (booked := _accepted(shown, case.signal)) < taken:
             raise Wrong(f"{case.name} over {transport}: {taken} items acknowledged, {booked:.0f} in the books")

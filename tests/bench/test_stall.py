@@ -32,13 +32,13 @@ def test_large_requests_at_once_are_all_answered_and_booked_and_the_loop_goes_on
 
 def test_an_acknowledged_item_that_is_in_no_book_is_an_error(monkeypatch):
     monkeypatch.setattr(stall, "_accepted", lambda *_: 0.0)
-    monkeypatch.setattr(stall, "_until", _briefly)
+    monkeypatch.setattr(stall, "until", _briefly)
     with pytest.raises(Wrong, match="acknowledged, 0 in the books"):
         stall.measure(stall.CASES[4], "grpc", requests=1, size=1 << 20)
 
 
-_until = stall._until
+until = stall.until
 
 
 def _briefly(condition, timeout):
-    _until(condition, timeout if timeout > 10 else 0.5)
+    until(condition, timeout if timeout > 10 else 0.5)
