@@ -8,11 +8,13 @@ every SDK sends. `_plain.c` has the details. The environment variable OTEL_SIDEC
 from __future__ import annotations
 
 import os
-from typing import Any
+from itertools import compress
+from typing import Any, TypeVar
 
 from collector.model import Batch, Group, Scope, Signal
 
 WALKER_VARIABLE = "OTEL_SIDECAR_WALKER"
+T = TypeVar("T")
 _NUMBERS = {Signal.TRACES: 1, Signal.LOGS: 2}
 
 
@@ -40,6 +42,15 @@ def open_plain(signal: Signal, body: bytes) -> Batch | None:
     if groups is None:
         return None
     return Batch(signal, [_group(header, scopes, number) for header, scopes in groups], body)
+
+
+def select(ids: list[bytes], items: list[T], wanted: dict[bytes, Any]) -> tuple[list[bytes], list[T]]:
+    """The ids that are wanted, and the items that run parallel to them."""
+    if compiled is not None:
+        chosen: tuple[list[bytes], list[T]] = compiled.select(ids, items, wanted)
+        return chosen
+    stays = list(map(wanted.__contains__, ids))
+    return list(compress(ids, stays)), list(compress(items, stays))
 
 
 def _group(header: bytes, scopes: list[tuple[bytes, list[bytes], list[bytes]]], number: int) -> Group:

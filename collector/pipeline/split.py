@@ -31,7 +31,8 @@ def _append(groups: list[Group], group: Group, scope: Scope, start: int, end: in
     if not groups or groups[-1].header is not group.header:
         groups.append(Group(group.header, []))
     heads = scope.heads[start:end] if scope.heads is not None else None
-    groups[-1].scopes.append(Scope(scope.header, scope.items[start:end], heads))
+    ids = scope.trace_ids[start:end] if scope.trace_ids is not None else None
+    groups[-1].scopes.append(Scope(scope.header, scope.items[start:end], heads, ids))
 
 
 def cut(payload: Payload, size: int) -> list[Payload]:

@@ -16,7 +16,7 @@ from collector.model import Signal
 from collector.otlp import plain
 from collector.otlp import request as module
 from collector.otlp.mapping import FREE, MAX_ITEMS
-from collector.otlp.request import MAX_ITEM, Opened, open_request, open_slices
+from collector.otlp.request import MAX_ITEM, WALKED, Opened, open_request, open_slices
 from collector.otlp.walk import Count, count_elements, fields, varint
 from tests.otlp.generated import requests
 from tests.support import REQUEST, span, traces
@@ -69,6 +69,7 @@ def large(signal: Signal, body: bytes, reserve: Any = None) -> Opened:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is large: runs of at most 64 bytes."""
     monkeypatch.setattr(module, "FREE", 64)
+    monkeypatch.setattr(module, "WALKED", 64)
 
 
 def accepted(signal: Signal, body: bytes) -> bool:
@@ -251,6 +252,15 @@ def test_an_item_over_the_limit_is_rejected_and_the_others_go_on() -> None:
     assert opened.rejected == 1
     assert "16 MiB" in opened.message
     assert opened.batch.count() == 2
+
+
+def test_a_plain_request_of_some_megabytes_is_opened_at_once_and_a_larger_one_in_slices(walker: str) -> None:
+    for count, pauses in ((4, walker == "python"), (WALKED >> 20, True)):
+        body = traces(*(span("n" * (1 << 20), {"k": number}) for number in range(count))).SerializeToString()
+        assert len(body) > FREE
+        assert bool(list(open_slices(Signal.TRACES, body))) == pauses
+        opened = open_request(Signal.TRACES, body)
+        assert (opened.batch.count(), opened.rejected, opened.batch.encode()) == (count, 0, body)
 
 
 def test_a_metric_over_the_limit_counts_its_points() -> None:
