@@ -11,7 +11,7 @@ The module's docstring: first line = summary, an `Example:` block of YAML = the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -20,8 +20,20 @@ from collector.meters import Meters
 from collector.model import Batch, Payload, Signal
 
 ALL_SIGNALS = frozenset(Signal)
-Accept = Callable[[Batch], Awaitable[None]]
-"""Takes a batch; returns when the ack point is reached, raises errors.Refused or errors.Rejected when nothing was taken."""
+
+
+class Accept(Protocol):
+    """Where a receiver hands in the batches of one signal: `await accept(batch)`, or at once where nobody would wait."""
+
+    async def __call__(self, batch: Batch) -> None:
+        """Take it; returns when the ack point is reached. Raises errors.Refused or errors.Rejected when nothing was taken."""
+
+    def ready(self, size: int, count: int) -> bool:
+        """True when `at_once` takes `count` items of `size` bytes: nobody has to be waited for, now or later."""
+        return False
+
+    def at_once(self, batch: Batch, count: int) -> None:
+        """Take a batch of `count` items that it is `ready` for. Raises like a call."""
 
 
 class Hold(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
-from collector.component import Processor
+from collector.component import Accept, Processor
 from collector.errors import Refused, Rejected
 from collector.model import Batch, Group, Payload, Scope, Signal
 from collector.pipeline.chain import Chain
@@ -170,7 +170,7 @@ class Pipeline:
                 self._put(batch, count, born)
 
 
-class Intake:
+class Intake(Accept):
     """Where one receiver hands in one signal: all pipelines that name it. `pipelines` is swapped by a reload."""
 
     def __init__(self, pipelines: Sequence[Pipeline]) -> None:

@@ -12,6 +12,7 @@ import aiohttp
 import grpc
 import grpc.aio
 
+from collector.component import Accept
 from collector.model import Batch, Signal
 from collector.otlp.answers import read_failure, read_success
 from collector.otlp.compression import compress
@@ -40,7 +41,7 @@ class Answer:
         return self.code in ("OK", 200)
 
 
-class Sink:
+class Sink(Accept):
     """An `accept` that keeps what it is given, or raises."""
 
     def __init__(self) -> None:
@@ -91,9 +92,10 @@ class Running:
             return Answer(error.code().name, 0, message or error.details() or "", after, details)
         return Answer("OK", *read_success(signal, told), body=told)
 
-    def counted(self, name: str) -> float:
-        """Sum of a counter over its labels."""
-        return sum(self.receiver.settings.meters._made[name].series().values())
+    def counted(self, name: str, label: str = "") -> float:
+        """Sum of a counter over its labels, or over those series that have `label` among them."""
+        series = self.receiver.settings.meters._made[name].series()
+        return sum(count for labels, count in series.items() if not label or label in labels)
 
 
 @asynccontextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -16,9 +18,9 @@ from hypothesis import strategies as st
 
 from collector.errors import Refused
 from collector.model import Batch, Signal
-from collector.receivers.otlp import grpc_server
+from collector.receivers.otlp import calls, grpc_server, reads
 from collector.receivers.otlp.aio_calls import AioCalls
-from collector.receivers.otlp.calls import Call, Calls
+from collector.receivers.otlp.calls import Call, Calls, usable
 from collector.receivers.otlp.face import Reply
 from collector.receivers.otlp.reads import CONTENDED, LONGEST, Reads
 from tests.receivers.otlp_clients import SERVICES, Running, Sink, running
@@ -70,7 +72,11 @@ def test_a_message_may_take_long_unless_others_wait_for_its_place() -> None:
     assert reads.expired() == ["other"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["enter", "arrived", "taken", "expired"]), st.integers(0, 10 << 20)), max_size=200))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["enter", "arrived", "taken", "expired", "leave"]), st.integers(0, 10 << 20)), max_size=200
+    )
+)
 def test_what_is_read_and_not_taken_never_exceeds_its_room(steps: list[tuple[str, int]]) -> None:
     limit, slots, clock = 10 << 20, 3, Clock()
     reads: Reads[int] = Reads(slots, limit, clock)
@@ -91,6 +97,8 @@ def test_what_is_read_and_not_taken_never_exceeds_its_room(steps: list[tuple[str
             late = reads.expired()
             running = [each for each in running if each not in late]
             untaken += [0] * len(late)
+        elif step == "leave" and reads.leave(size % (number + 1)):
+            untaken.append(0)
         running += begun
         assert reads.running == len(running)
         if begun:
@@ -104,15 +112,22 @@ def test_what_is_read_and_not_taken_never_exceeds_its_room(steps: list[tuple[str
 
 
 @asynccontextmanager
-async def served(handler: Callable[[Call], Reply | Awaitable[Reply]]) -> AsyncIterator[tuple[Calls, Any]]:
+async def served(
+    handler: Callable[[Call], Reply | Awaitable[Reply]], places: Reads[Call] | None = None
+) -> AsyncIterator[tuple[Calls, Any]]:
     """A server with one method, and a client's call of it."""
-    server = Calls([("grpc.so_reuseport", 0)], {EXPORT: handler}, Reads(2, 1 << 20), LOG)
+    server = Calls(
+        [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 10 << 20)],
+        {EXPORT: handler},
+        places or Reads(2, 1 << 20),
+        LOG,
+    )
     port = server.add_port("127.0.0.1:0")
     await server.start()
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         try:
-            yield server, channel.unary_unary(EXPORT)
+            yield server, channel.unary_unary(EXPORT) if places is None else channel.stream_unary(EXPORT)
         finally:
             await server.stop(5)
 
@@ -173,6 +188,180 @@ async def test_a_call_that_does_not_end_in_time_is_cut_off_when_the_server_stops
         assert cancelled == [1]
         assert server.closed
         await server.stop(0.01)
+
+
+class Hold:
+    def grow(self, _: int) -> None: ...
+
+
+async def taking(call: Any) -> Reply:
+    return Reply(await call.body(Hold()))
+
+
+async def test_a_call_whose_client_leaves_while_it_waits_for_room_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "CONTENDED", 60)
+    async with served(taking, Reads(1, 10 << 20)) as (server, call):
+        slow = call()
+        await eventually(lambda: server.reads.running == 1)
+        others = [call() for _ in range(20)]
+        await eventually(lambda: server.reads.waiting == 20)
+        for other in others[1:]:
+            other.cancel()
+        await eventually(lambda: server.reads.waiting == 1 and not server._calls)
+        for each in (slow, others[0]):
+            await each.write(b"x")
+            await each.done_writing()
+            assert await each == b"x"
+        assert (server.reads.running, server.reads.waiting, server.reads._untaken) == (0, 0, 0)
+
+
+async def test_a_server_stops_whatever_its_calls_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "CONTENDED", 60)
+    inside: list[int] = []
+
+    async def handler(call: Any) -> Reply:
+        await call.body(Hold())
+        inside.append(1)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with served(handler, Reads(1, 10 << 20)) as (server, call):
+        working = call()
+        await working.write(b"x")
+        await working.done_writing()
+        await eventually(lambda: inside)
+        pending = [working, *(call() for _ in range(5))]
+        await eventually(lambda: (server.reads.running, server.reads.waiting) == (1, 4))
+        await server.stop(0.01)
+        assert server.closed
+        assert not server._calls
+        for each in pending:
+            assert await each.code() is not grpc.StatusCode.OK
+
+
+async def test_a_message_that_arrives_after_it_was_given_up_is_not_counted() -> None:
+    clock, over = Clock(), []
+    places: Reads[Any] = Reads(1, 10 << 20, clock)
+    server: Any = SimpleNamespace(reads=places, over=False, hand_over=over.append, begin=lambda _: None)
+    call = Call(server, SimpleNamespace(call=None, invocation_metadata=()), lambda _: Reply(None))
+    places.enter(call)
+    clock.now += LONGEST + 1
+    for late in places.expired():
+        late.gave_up()
+    call._first(SimpleNamespace(batch_operations=[SimpleNamespace(message=lambda: bytes(1 << 20))]))
+    assert over == [call]
+    with pytest.raises(Refused, match="did not arrive in time"):
+        await call.body(Hold())  # type: ignore[arg-type]
+    assert places._untaken == 0
+
+
+async def test_a_read_that_the_loop_began_is_given_up_in_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_take, may_end = asyncio.Event(), asyncio.Event()
+
+    async def handler(call: Any) -> Reply:
+        await may_take.wait()
+        await call.body(Hold())
+        await may_end.wait()
+        return Reply(None)
+
+    async with served(handler, Reads(1, 10 << 20)) as (server, call):
+        large = call()
+        await large.write(bytes(5 << 20))
+        await large.done_writing()
+        await eventually(lambda: server._calls)
+        silent = call()
+        await eventually(lambda: server.reads.waiting == 1)
+        monkeypatch.setattr(reads, "LONGEST", 0.1)
+        may_take.set()
+        assert await asyncio.wait_for(silent.code(), 5) is not grpc.StatusCode.OK
+        may_end.set()
+        assert await large.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("way", [lambda reply: reply, later])
+async def test_an_answer_that_cannot_be_sent_becomes_an_internal_error(way: Any) -> None:
+    replies = iter([Reply(None, 3, "\ud800"), Reply(b"fine")])
+    async with served(lambda _: way(next(replies))) as (_, call):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"x", timeout=5)
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert await call(b"x", timeout=5) == b"fine"
+
+
+async def test_a_message_that_does_not_fit_into_memory_ends_its_own_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "LONGEST", 0.2)
+
+    class Narrow(calls.core.CompletionQueue):  # type: ignore[misc,name-defined]
+        def poll(self, deadline: float | None = None) -> Any:
+            event = super().poll(deadline)
+            for operation in getattr(event, "batch_operations", ()):
+                if type(operation) is calls.core.ReceiveMessageOperation and operation.message() == b"large":
+                    raise MemoryError
+            return event
+
+    monkeypatch.setattr(calls.core, "CompletionQueue", Narrow)
+    async with served(taking) as (_, call):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"large", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.INTERNAL  # Refused, by a handler that does not say it better
+        assert await call(b"small", timeout=10) == b"small"
+
+
+async def test_what_fails_before_it_is_a_call_keeps_no_other_from_being_taken() -> None:
+    async with served(taking) as (server, call):
+        for _ in range(10):
+            server._called(SimpleNamespace(success=False))
+        assert await call(b"x", timeout=5) == b"x"
+
+
+async def test_a_call_with_an_error_is_not_kept_by_it() -> None:
+    async with served(taking, Reads(2, 1 << 20)) as (server, call):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                empty = call()
+                await empty.done_writing()
+                await empty.code()
+            await eventually(lambda: not server._calls and not any(type(each) is Call for each in gc.get_objects()))
+        finally:
+            gc.enable()
+
+
+async def test_a_server_that_has_stopped_handles_nothing() -> None:
+    handled: list[object] = []
+
+    async def handler(call: Any) -> Reply:
+        handled.append(call)
+        return Reply(b"")
+
+    async with served(handler) as (server, call):
+        await call(b"x")
+        await server.stop(5)
+        server.hand_over(handled[0])  # type: ignore[arg-type]
+        await eventually(lambda: not server._arrived)
+        assert len(handled) == 1
+        with pytest.raises(asyncio.CancelledError):
+            await handled[0].write(b"")  # type: ignore[attr-defined]
+
+
+class Old:
+    def __init__(self, *arguments: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Server", Old),
+        ("CompletionQueue", None),
+        ("ReceiveMessageOperation", Old),
+        ("SendStatusFromServerOperation", lambda code: 0),
+    ],
+)
+def test_a_library_of_another_make_is_not_used(name: str, value: Any) -> None:
+    assert usable(calls.core)
+    assert not usable(SimpleNamespace(**(vars(calls.core) | {name: value})))
+    assert not usable(None)
 
 
 async def test_a_server_that_was_never_started_stops() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 
+from collector.component import Accept
 from collector.errors import Refused
 from collector.model import Signal
 from collector.receivers.otlp import reads
@@ -18,8 +20,11 @@ from tests.receivers.otlp_clients import SERVICES, Running, running
 from tests.receivers.test_otlp import sample
 from tests.support import eventually
 
+EXPORT = f"/{SERVICES[Signal.TRACES]}/Export"
+OWN = [("grpc.use_local_subchannel_pool", 1)]
 
-class Never:
+
+class Never(Accept):
     """An accept that waits for ever, as for a destination that is down and a client that waits for the result."""
 
     def __init__(self) -> None:
@@ -67,6 +72,57 @@ async def test_no_byte_stays_reserved_whenever_clients_leave() -> None:
         await eventually(lambda: here.host.budget.used == 0)
         server = here.receiver._servers[0]
         await eventually(lambda: not server._server.reads.running and server._server.reads.waiting == 0)
+
+
+@pytest.mark.parametrize("how", ["cancels", "runs out of time", "disconnects"])
+async def test_a_client_that_leaves_before_its_message_came_counts_as_cancelled(how: str) -> None:
+    async with running() as here:
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{here.receiver.ports['grpc']}", OWN)
+        call = channel.stream_unary(EXPORT)(timeout=0.2 if how == "runs out of time" else None)
+        await call.wait_for_connection()
+        await eventually(lambda: here.receiver._servers[0]._server.reads.running == 1 or call.done())
+        if how == "cancels":
+            call.cancel()
+        await asyncio.wait([asyncio.ensure_future(channel.close() if how == "disconnects" else call.code())])
+        await eventually(lambda: here.counted("collector_receiver_requests") == 1)
+        assert here.counted("collector_receiver_requests", "CANCELLED") == 1
+        await channel.close()
+
+
+async def test_a_call_without_a_message_is_told_so() -> None:
+    async with running() as here:
+        call = here.channel.stream_unary(EXPORT)()
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert await call.details() == "the call has no message"
+        assert here.counted("collector_receiver_requests", "INVALID_ARGUMENT") == 1
+
+
+async def test_clients_that_leave_at_any_stage_of_a_call_leave_nothing() -> None:
+    chance = random.Random(11)
+    async with running() as here:
+        waiting, server = never(here), here.receiver._servers[0]._server
+
+        async def client() -> None:
+            call = here.channel.stream_unary(EXPORT)(timeout=chance.choice([None, 0.01]))
+            stages = [
+                call.wait_for_connection,
+                *[partial(call.write, sample(Signal.TRACES))] * chance.choice([1, 2]),
+                call.done_writing,
+            ]
+            try:
+                for stage in stages[: chance.randrange(len(stages) + 1)]:
+                    await stage()
+                    await asyncio.sleep(chance.choice([0, 0.002]))
+            except Exception:
+                pass  # it ran out of time, or was refused for its second message: the library tells it in many ways
+            call.cancel()
+
+        await asyncio.gather(*(client() for _ in range(200)))
+        await eventually(lambda: not (server.reads.running or server.reads.waiting or waiting.inside or here.host.budget.used))
+        started = time.monotonic()
+        await here.receiver.stop()
+        assert time.monotonic() - started < 2
 
 
 async def test_a_client_that_watches_health_does_not_keep_the_port_open() -> None:

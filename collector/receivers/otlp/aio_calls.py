@@ -81,12 +81,13 @@ class AioCall:
         """The one message, reserved in `hold`. Raises Refused or Malformed."""
         async with self._reads.slot():
             data: Any = await self._context.read()
-            if data is _EOF:
-                raise Malformed("the call has no message")
-            hold.grow(int(len(data) * PER_BYTE))
-            if await self._context.read() is not _EOF:
-                raise Malformed("the call has more than one message")
-        return bytes(data)
+            if data is not _EOF:
+                hold.grow(int(len(data) * PER_BYTE))
+                if await self._context.read() is not _EOF:
+                    raise Malformed("the call has more than one message")
+                return bytes(data)
+        await asyncio.sleep(reads.TELLS)  # cancelled here when the client left, which looks the same as no message
+        raise Malformed("the call has no message")
 
     async def write(self, message: bytes) -> None:
         """Send one message of a stream of answers."""

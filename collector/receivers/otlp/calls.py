@@ -6,6 +6,7 @@ one wake-up of the loop a request, or of many at once. Rules:
 1. The thread begins reads; handlers run in the loop, and only the loop answers. Whoever frees room begins the next reads.
 2. A message is read only when there is room for one of the largest size: calls that wait hold no memory (`Reads`).
 3. Every operation that was begun reports once, also when its call is over; the queue closes when all have.
+4. The library is asked whether the client left only while a call waits: most are answered before the question would be.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from collector.component import Hold
 from collector.errors import Malformed, Refused
 from collector.receivers.otlp.face import Handler, Reply
-from collector.receivers.otlp.reads import PER_BYTE, Reads
+from collector.receivers.otlp.reads import PER_BYTE, TELLS, Reads
 
 
 def _library() -> Any:
@@ -33,16 +35,27 @@ def _library() -> Any:
 
 
 core = _library()
-_NEEDED = (
-    "CompletionQueue",
-    "ReceiveCloseOnServerOperation",
-    "ReceiveMessageOperation",
-    "SendInitialMetadataOperation",
-    "SendMessageOperation",
-    "SendStatusFromServerOperation",
-    "Server",
-)
-USABLE = all(hasattr(core, name) for name in _NEEDED)
+_NEEDED = {
+    "Call": ("start_server_batch",),
+    "CompletionQueue": ("poll", "shutdown"),
+    "Server": ("add_http2_port", "cancel_all_calls", "destroy", "register_completion_queue", "request_call", "shutdown", "start"),
+}
+
+
+def usable(library: Any) -> bool:
+    """Whether the library has what is used of it here, and operations are made as they are made here."""
+    try:
+        library.ReceiveMessageOperation(0).message()
+        library.ReceiveCloseOnServerOperation(0).cancelled()
+        library.SendInitialMetadataOperation((), 0)
+        library.SendMessageOperation(b"", 0)
+        library.SendStatusFromServerOperation((), 0, "", 0)
+    except (AttributeError, TypeError):
+        return False
+    return all(hasattr(getattr(library, cls, None), name) for cls, names in _NEEDED.items() for name in names)
+
+
+USABLE = usable(core)
 _AHEAD = 4  # calls asked for before they come, so that one burst needs no second look
 _LOOK = 0.1  # seconds between two looks at reads that are slow
 _UNKNOWN, _FAILED = Reply(None, 12, "Method not found!"), Reply(None, 13, "internal error")
@@ -52,14 +65,17 @@ _LAST_MOMENT = 5.0
 class Call:
     """One call. `body` gives its message, `write` sends one of several answers; metadata as the library tells it."""
 
-    __slots__ = ("_core", "_gone", "_seen", "_server", "body_bytes", "handler", "metadata", "over", "task", "trouble")
+    __slots__ = (
+        "_core", "_gone", "_seen", "_server", "_silent", "_watched",
+        "body_bytes", "handler", "left", "metadata", "over", "task", "trouble",
+    )  # fmt: skip
 
     def __init__(self, server: Calls, event: Any, handler: Handler) -> None:
         self._server, self._core, self.metadata, self.handler = server, event.call, event.invocation_metadata, handler
         self.body_bytes = b""
-        self.trouble: Exception | None = None
+        self.trouble: Callable[[], BaseException] | None = None  # an error kept here would keep the call, by its traceback
         self.task: asyncio.Task[None] | None = None
-        self.over = self._seen = self._gone = False
+        self.over = self.left = self._seen = self._gone = self._silent = self._watched = False
 
     def here(self) -> bytes | None:
         """The one message, when nothing is wrong with the call; it still counts against the limits."""
@@ -69,11 +85,14 @@ class Call:
         """The one message, reserved in `hold`. Raises Refused or Malformed."""
         data = self.body_bytes
         try:
-            if self.trouble is not None:
-                raise self.trouble
-            hold.grow(int(len(data) * PER_BYTE))
+            if self.trouble is None:
+                hold.grow(int(len(data) * PER_BYTE))
         finally:
             self.let_go()
+        if self._silent:
+            await asyncio.sleep(TELLS)  # cancelled here when the client left: to `_first` that looks the same as no message
+        if self.trouble is not None:
+            raise self.trouble()
         return data
 
     def let_go(self) -> None:
@@ -85,6 +104,8 @@ class Call:
 
     async def write(self, message: bytes) -> None:
         """Send one message of a stream of answers."""
+        if self._server.closed:
+            raise asyncio.CancelledError
         loop, sent = asyncio.get_running_loop(), asyncio.Event()
         operations = [core.SendMessageOperation(message, 0)]
         if not self._seen:
@@ -97,20 +118,28 @@ class Call:
         """Send the last answer, if any, and the status."""
         if self.over or self._server.closed:
             return
-        self.over = True
         operations = [] if self._seen else [core.SendInitialMetadataOperation((), 0)]
         if reply.message is not None:
             operations.append(core.SendMessageOperation(reply.message, 0))
         operations.append(core.SendStatusFromServerOperation(reply.trailing, reply.code, reply.text, 0))
         self._core.start_server_batch(tuple(operations), _nothing)
+        self.over = True  # not before: what cannot be sent must leave room for another answer
 
     def watch(self) -> None:
-        """From now on the client's leaving cancels the handler."""
-        self._core.start_server_batch((core.ReceiveCloseOnServerOperation(0),), self._left)
+        """From now on the client's leaving cancels the handler, and a call that is not read yet need not be read."""
+        if not self._watched and not self._server.over:
+            self._watched = True
+            self._core.start_server_batch((core.ReceiveCloseOnServerOperation(0),), self._left)
 
     def _left(self, event: Any) -> None:
-        if event.batch_operations[0].cancelled() and self.task is not None:
+        if not event.batch_operations[0].cancelled():
+            return
+        self.left = True  # before the task is looked for; the loop makes the task before it looks here
+        if self.task is not None:
             self._server.in_loop(self.task.cancel)
+        elif self._server.reads.leave(self):
+            self.trouble = asyncio.CancelledError
+            self._server.hand_over(self)
 
     def read(self) -> None:
         """Ask for the message."""
@@ -120,16 +149,17 @@ class Call:
     def _first(self, event: Any) -> None:
         message = event.batch_operations[0].message()
         if message is None:
-            self._has(Malformed("the call has no message"))
-        elif not self._server.over:
+            self._silent = bool(event.success)  # else the library refused the message, and has answered
+            self._has(partial(Malformed, "the call has no message"))
+        elif self.trouble is None and not self._server.over:  # one that was given up is not counted any more
             self.body_bytes = message
             self._core.start_server_batch((core.ReceiveMessageOperation(0),), self._second)
 
     def _second(self, event: Any) -> None:
         more = event.batch_operations[0].message() is not None
-        self._has(Malformed("the call has more than one message") if more else None)
+        self._has(partial(Malformed, "the call has more than one message") if more else None)
 
-    def _has(self, trouble: Exception | None) -> None:
+    def _has(self, trouble: Callable[[], BaseException] | None) -> None:
         if self._server.reads.arrived(self, len(self.body_bytes)):
             self.trouble = trouble
             self._server.hand_over(self)
@@ -138,7 +168,7 @@ class Call:
     def gave_up(self) -> None:
         """Its message did not arrive in time."""
         self.body_bytes = b""
-        self.trouble = Refused("the message did not arrive in time", after=1, reason="slow")
+        self.trouble = partial(Refused, "the message did not arrive in time", after=1, reason="slow")
         self._server.hand_over(self)
 
 
@@ -206,33 +236,42 @@ class Calls:
 
     def _serve(self) -> None:
         while True:
-            until = time.time() + _LOOK if self.reads.busy and not self.closed else None
-            event = self._queue.poll(until)
-            if event.tag is not None:
-                try:
-                    event.tag(event)
-                except Exception as error:  # one call must not end all
-                    self._log.error("a gRPC call failed", extra={"error": type(error).__name__})
-            elif until is None:  # only a queue that is closed and empty reports nothing
-                break
-            event = None  # or the call would live until the next event
-            if self.reads.busy:
-                for call in self.reads.expired():
-                    call.gave_up()
+            try:
+                if not self._step():
+                    break
+            except Exception as error:  # one call must not end all; its place is free when its time is over
+                self._failed(error)
         self.in_loop(self._ended.set)
 
+    def _step(self) -> bool:
+        # The loop begins reads of calls that wait, also while this thread sleeps: it must look after those too.
+        until = time.time() + _LOOK if (self.reads.waiting or self.reads.busy) and not self.closed else None
+        event = self._queue.poll(until)  # raises MemoryError when a message does not fit
+        if event.tag is not None:
+            event.tag(event)
+        elif until is None:  # only a queue that is closed and empty reports nothing
+            return False
+        if self.reads.busy:
+            for call in self.reads.expired():
+                call.gave_up()
+        return True
+
     def _called(self, event: Any) -> None:
-        if not event.success:
-            return
         try:
             self._request()
         except ValueError:  # it is being shut down at this moment
             self._leaving = True
+        if not event.success:
+            return
         handler = self._handlers.get(event.call_details.method)
         if handler is None:
             self.in_loop(Call(self, event, _unknown).end, _UNKNOWN)
-        else:
-            self.begin(self.reads.enter(Call(self, event, handler)))
+            return
+        call = Call(self, event, handler)
+        begun = self.reads.enter(call)
+        self.begin(begun)
+        if call not in begun:
+            call.watch()
 
     def begin(self, calls: Sequence[Call]) -> None:
         """Read the messages of calls that there is room for."""
@@ -265,10 +304,12 @@ class Calls:
         calls = []
         while self._arrived:
             call = self._arrived.popleft()
+            if self.over:  # nobody waits for an answer, and `stop` has looked for the last time at what still runs
+                continue
             reply = self._replied(call)
             if isinstance(reply, Reply):
                 call.let_go()
-                call.end(reply)
+                self._end(call, reply)
             else:
                 self._calls[call] = None
                 call.task = self._loop.create_task(self._run(call, reply))
@@ -288,18 +329,26 @@ class Calls:
 
     async def _run(self, call: Call, reply: Awaitable[Reply]) -> None:
         try:
-            call.end(await reply)
+            self._end(call, await reply)
         except Exception as error:
             call.end(self._failed(error))
         finally:
             call.let_go()
             del self._calls[call]
 
+    def _end(self, call: Call, reply: Reply) -> None:
+        try:
+            call.end(reply)
+        except Exception as error:  # the library cannot send this
+            call.end(self._failed(error))
+
     def _look_after(self, calls: Sequence[Call]) -> None:
         """What was not answered at once waits for something; its client may leave meanwhile."""
         for call in calls:
-            if not call.over and not self.closed:
+            if call in self._calls and not self.closed:
                 call.watch()
+                if call.left and call.task is not None:
+                    call.task.cancel()
 
 
 def _unknown(_: object) -> Reply:

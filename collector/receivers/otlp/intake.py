@@ -97,18 +97,17 @@ class Intake:
     def take_at_once(self, signal: Signal, body: bytes, metadata: Metadata | None) -> bool:
         """The same for a plain request that nobody has to wait for; False when it is none, and nothing was done."""
         accept = self.require(signal)
-        ready = getattr(accept, "ready", None)
-        if ready is None or len(body) > FREE or not ready(len(body), 1) or (plain := open_plain(signal, body)) is None:
+        if len(body) > FREE or not accept.ready(len(body), 1) or (plain := open_plain(signal, body)) is None:
             return False
         batch, unnamed = with_service(plain)
         count = batch.count()
         if not count:
             return True
-        if not ready(len(body), count):
+        if not accept.ready(len(body), count):
             return False
         batch.metadata = metadata
         try:
-            accept.at_once(batch, count)  # type: ignore[attr-defined]
+            accept.at_once(batch, count)
         except Exception as error:
             self._not_taken(signal, count, error)
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -12,6 +12,8 @@ PER_BYTE = 2.2
 """Bytes taken for each byte of a body: itself and the items cut from it."""
 LONGEST, CONTENDED = 15.0, 1.0
 """Seconds a message may take to arrive; less while others wait for its place."""
+TELLS = 0.1
+"""Seconds in which the library tells that a client has left."""
 _OVERHEAD = 2048  # bytes a call holds beside its message
 _BESIDE = 4 << 20  # bytes of messages that may wait to be taken without keeping others from being read
 _Call = TypeVar("_Call")
@@ -24,7 +26,7 @@ class Reads(Generic[_Call]):
         self._limit, self._room = limit, slots * limit + _BESIDE
         self._clock, self._lock = clock, threading.Lock()
         self._running: dict[_Call, float] = {}
-        self._waiting: deque[_Call] = deque()
+        self._waiting: OrderedDict[_Call, None] = OrderedDict()
         self._untaken = 0
 
     @property
@@ -45,7 +47,7 @@ class Reads(Generic[_Call]):
     def enter(self, call: _Call) -> list[_Call]:
         """A call has come; returns those whose message is to be read now."""
         with self._lock:
-            self._waiting.append(call)
+            self._waiting[call] = None
             return self._fitting()
 
     def more(self) -> list[_Call]:
@@ -61,6 +63,15 @@ class Reads(Generic[_Call]):
             if self._running.pop(call, None) is None:
                 return False
             self._untaken += size + _OVERHEAD
+            return True
+
+    def leave(self, call: _Call) -> bool:
+        """Its client left while it waited: it counts as arrived without a message. False when it did not wait any more."""
+        with self._lock:
+            if call not in self._waiting:
+                return False
+            del self._waiting[call]
+            self._untaken += _OVERHEAD
             return True
 
     def taken(self, size: int) -> list[_Call]:
@@ -82,7 +93,7 @@ class Reads(Generic[_Call]):
     def _fitting(self) -> list[_Call]:
         calls = []
         while self._waiting and (len(self._running) + 1) * self._limit + self._untaken <= self._room:
-            call = self._waiting.popleft()
+            call, _ = self._waiting.popitem(last=False)
             self._running[call] = self._clock()
             calls.append(call)
         return calls
