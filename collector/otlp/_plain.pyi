@@ -1,5 +1,5 @@
 _Entry = tuple[bytes, bool, int, int | None, int | None, tuple[bytes, ...] | None]
-_Scope = tuple[bytes, list[bytes], list[bytes]]
+_Scope = tuple[bytes, list[bytes], list[bytes] | list[int]]
 
 def open(signal: int, body: bytes, /) -> list[tuple[bytes, list[_Scope]]] | None: ...
 

@@ -232,7 +232,7 @@ async def _decided(outcomes: Sequence[Outcome]) -> None:
 def own_copy(batch: Batch) -> Batch:
     """The same batch with lists of its own, for a pipeline beside another one; the bytes are shared."""
     groups = [
-        Group(g.header, [Scope(s.header, list(s.items), s.heads and list(s.heads), s.trace_ids) for s in g.scopes])
+        Group(g.header, [Scope(s.header, list(s.items), s.heads and list(s.heads), s.trace_ids, s.points) for s in g.scopes])
         for g in batch.groups
     ]
     return Batch(batch.signal, groups, batch.raw, batch.metadata)

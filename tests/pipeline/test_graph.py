@@ -158,10 +158,12 @@ async def test_two_pipelines_do_not_see_each_others_changes():
 def test_a_copy_shares_bytes_but_no_list():
     opened = spans(2)
     opened.groups[0].scopes[0].heads = [1, 2]
+    opened.groups[0].scopes[0].points = [3, 4]
     copy = own_copy(opened)
     copy.groups[0].scopes[0].items.pop()
     copy.groups[0].scopes[0].heads.pop()
     assert len(opened.items()) == len(opened.groups[0].scopes[0].heads) == 2
+    assert copy.groups[0].scopes[0].points == [3, 4]
 
 
 async def test_a_large_request_is_worked_on_in_slices_with_the_loop_free_in_between():
