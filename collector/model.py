@@ -74,7 +74,7 @@ class Scope:
 
     `ScopeSpans.FromString(header)` (or ScopeLogs, ScopeMetrics) reads scope and schema_url. `heads`, where the opener made
     them, runs parallel to `items` (spans: trace_id, span_id, parent_span_id, times, status); to drop items use `keep`, or
-    build a Scope without heads.
+    build a Scope without heads and points.
     """
 
     header: bytes
@@ -82,16 +82,19 @@ class Scope:
     heads: list[Any] | None = None
     trace_ids: list[bytes] | None = None
     """The heads' trace ids, where somebody has read them: reading one from a head makes a new object."""
+    points: list[int] | None = None
+    """The data points of each metric, where the opener counted them."""
 
     def keep(self, positions: Iterable[int]) -> Scope:
         """The same scope with only the items at `positions`, in that order."""
         positions = list(positions)
-        heads, ids = self.heads, self.trace_ids
+        heads, ids, points = self.heads, self.trace_ids, self.points
         return Scope(
             self.header,
             [self.items[i] for i in positions],
             heads and [heads[i] for i in positions],
             ids and [ids[i] for i in positions],
+            points and [points[i] for i in positions],
         )
 
 
@@ -129,7 +132,7 @@ class Batch:
     def count(self) -> int:
         """Spans, log records or metric data points, as otelcol counts them."""
         if self.signal is Signal.METRICS:
-            return sum(data_points(item) for scope in self.scopes() for item in scope.items)
+            return sum(sum(map(data_points, s.items) if s.points is None else s.points) for s in self.scopes())
         total = 0
         for group in self.groups:
             for scope in group.scopes:

@@ -2,7 +2,7 @@
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from collector.model import Signal, data_points, open_envelope
+from collector.model import Batch, Group, Scope, Signal, data_points, open_envelope
 from tests.support import batch, decode, span, traces
 
 
@@ -38,6 +38,16 @@ def test_metrics_are_counted_in_data_points() -> None:
     metric.sum.data_points.add()
     metric.sum.data_points.add()
     assert data_points(metric.SerializeToString()) == 2
+
+
+def test_data_points_that_were_counted_before_are_not_counted_again() -> None:
+    metric = Metric(name="m")
+    metric.gauge.data_points.add()
+    item = metric.SerializeToString()
+    scope = Scope(b"", [item, b"", item])
+    assert Batch(Signal.METRICS, [Group(b"", [scope])]).count() == 2
+    scope.points = [10, 20, 40]
+    assert Batch(Signal.METRICS, [Group(b"", [scope]), Group(b"", [scope.keep([2, 0])])]).count() == 70 + 50
 
 
 def test_a_resource_that_stands_twice_is_one_resource() -> None:

@@ -9,7 +9,8 @@
    In order: reading and checking fields; `open`; `Keys`, which finds spans; `Shapes`, which reads those of LLM calls; `select`,
    `share` and `textual`, loops over ids or fields. Longer than other files, because most of it shares the cursor and the schema.
 
-   collector.otlp.plain is the Python side. Field numbers: opentelemetry-proto, trace.proto, logs.proto, common.proto. */
+   collector.otlp.plain is the Python side. Field numbers: opentelemetry-proto, trace.proto, logs.proto, metrics.proto,
+   common.proto. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -19,8 +20,12 @@
 
 #include "_text.h"
 
-enum kind { UNKNOWN, VARINT, FIXED64, FIXED32, TEXT, BYTES, MESSAGE };
-enum message { ANY_VALUE, ARRAY, KEY_VALUES, KEY_VALUE, RESOURCE, ENTITY, SCOPE, SPAN, EVENT, LINK, STATUS, RECORD, MESSAGES };
+enum kind { UNKNOWN, VARINT, FIXED64, FIXED32, TEXT, BYTES, MESSAGE, VARINTS, FIXED64S }; /* the last two: packed */
+enum message {
+    ANY_VALUE, ARRAY, KEY_VALUES, KEY_VALUE, RESOURCE, ENTITY, SCOPE, SPAN, EVENT, LINK, STATUS, RECORD,
+    METRIC, GAUGE, SUM, HISTOGRAM, EXPONENTIAL, SUMMARY,
+    NUMBER_POINT, HISTOGRAM_POINT, EXPONENTIAL_POINT, SUMMARY_POINT, BUCKETS, QUANTILE, EXEMPLAR, MESSAGES
+};
 enum { FIELDS = 17, DEEPEST = 32, TRACE_ID = 16, SPAN_ID = 8 };
 
 struct field {
@@ -46,6 +51,28 @@ static const struct field SCHEMA[MESSAGES][FIELDS] = {
     [RECORD] = {[1] = {FIXED64, 0}, [2] = {VARINT, 0}, [3] = {TEXT, 0}, [5] = {MESSAGE, ANY_VALUE}, [6] = {MESSAGE, KEY_VALUE},
                 [7] = {VARINT, 0}, [8] = {FIXED32, 0}, [9] = {BYTES, 0}, [10] = {BYTES, 0}, [11] = {FIXED64, 0},
                 [12] = {TEXT, 0}},
+    [METRIC] = {[1] = {TEXT, 0}, [2] = {TEXT, 0}, [3] = {TEXT, 0}, [5] = {MESSAGE, GAUGE}, [7] = {MESSAGE, SUM},
+                [9] = {MESSAGE, HISTOGRAM}, [10] = {MESSAGE, EXPONENTIAL}, [11] = {MESSAGE, SUMMARY}, [12] = {MESSAGE, KEY_VALUE}},
+    [GAUGE] = {[1] = {MESSAGE, NUMBER_POINT}},
+    [SUM] = {[1] = {MESSAGE, NUMBER_POINT}, [2] = {VARINT, 0}, [3] = {VARINT, 0}},
+    [HISTOGRAM] = {[1] = {MESSAGE, HISTOGRAM_POINT}, [2] = {VARINT, 0}},
+    [EXPONENTIAL] = {[1] = {MESSAGE, EXPONENTIAL_POINT}, [2] = {VARINT, 0}},
+    [SUMMARY] = {[1] = {MESSAGE, SUMMARY_POINT}},
+    [NUMBER_POINT] = {[2] = {FIXED64, 0}, [3] = {FIXED64, 0}, [4] = {FIXED64, 0}, [5] = {MESSAGE, EXEMPLAR}, [6] = {FIXED64, 0},
+                      [7] = {MESSAGE, KEY_VALUE}, [8] = {VARINT, 0}},
+    [HISTOGRAM_POINT] = {[2] = {FIXED64, 0}, [3] = {FIXED64, 0}, [4] = {FIXED64, 0}, [5] = {FIXED64, 0}, [6] = {FIXED64S, 0},
+                         [7] = {FIXED64S, 0}, [8] = {MESSAGE, EXEMPLAR}, [9] = {MESSAGE, KEY_VALUE}, [10] = {VARINT, 0},
+                         [11] = {FIXED64, 0}, [12] = {FIXED64, 0}},
+    [EXPONENTIAL_POINT] = {[1] = {MESSAGE, KEY_VALUE}, [2] = {FIXED64, 0}, [3] = {FIXED64, 0}, [4] = {FIXED64, 0},
+                           [5] = {FIXED64, 0}, [6] = {VARINT, 0}, [7] = {FIXED64, 0}, [8] = {MESSAGE, BUCKETS},
+                           [9] = {MESSAGE, BUCKETS}, [10] = {VARINT, 0}, [11] = {MESSAGE, EXEMPLAR}, [12] = {FIXED64, 0},
+                           [13] = {FIXED64, 0}, [14] = {FIXED64, 0}},
+    [SUMMARY_POINT] = {[2] = {FIXED64, 0}, [3] = {FIXED64, 0}, [4] = {FIXED64, 0}, [5] = {FIXED64, 0}, [6] = {MESSAGE, QUANTILE},
+                       [7] = {MESSAGE, KEY_VALUE}, [8] = {VARINT, 0}},
+    [BUCKETS] = {[1] = {VARINT, 0}, [2] = {VARINTS, 0}},
+    [QUANTILE] = {[1] = {FIXED64, 0}, [2] = {FIXED64, 0}},
+    [EXEMPLAR] = {[2] = {FIXED64, 0}, [3] = {FIXED64, 0}, [4] = {BYTES, 0}, [5] = {BYTES, 0}, [6] = {FIXED64, 0},
+                  [7] = {MESSAGE, KEY_VALUE}},
 };
 
 struct cursor {
@@ -142,6 +169,15 @@ static inline int is_key_value(struct cursor in, unsigned depth) {
     return is_plain(value, ANY_VALUE, depth + 1);
 }
 
+/* Whether there are whole varints. */
+static int is_varints(struct cursor in) {
+    uint64_t value;
+    while (in.at < in.end) {
+        if (!read_varint(&in, &value)) return 0;
+    }
+    return 1;
+}
+
 /* Whether the field is what the schema says. */
 static inline int fits(const struct part *part, enum message message, unsigned depth) {
     const struct field *field = &SCHEMA[message][part->number];
@@ -151,6 +187,8 @@ static inline int fits(const struct part *part, enum message message, unsigned d
     case FIXED32: return part->wire == 5;
     case BYTES: return part->wire == 2;
     case TEXT: return part->wire == 2 && is_text(part->content.at, part->content.end);
+    case VARINTS: return part->wire == 2 && is_varints(part->content);
+    case FIXED64S: return part->wire == 2 && (part->content.end - part->content.at) % 8 == 0;
     case MESSAGE:
         if (part->wire != 2) return 0;
         if (field->message == KEY_VALUE) return is_key_value(part->content, depth + 1);
@@ -203,6 +241,25 @@ static int is_record(struct cursor in) {
     return 1;
 }
 
+/* Whether a metric is plain; `points` grows by its data points, field 1 of whatever data it holds. */
+static int is_metric(struct cursor in, size_t *points) {
+    struct part part, point;
+    while (in.at < in.end) {
+        if (!read_part(&in, &part)) return 0;
+        enum message data = SCHEMA[METRIC][part.number].message;
+        if (data < GAUGE || data > SUMMARY) {
+            if (!fits(&part, METRIC, 0)) return 0;
+            continue;
+        }
+        if (part.wire != 2) return 0;
+        while (part.content.at < part.content.end) {
+            if (!read_part(&part.content, &point) || !fits(&point, data, 1)) return 0;
+            *points += point.number == 1;
+        }
+    }
+    return 1;
+}
+
 static PyObject *bytes_of(const uint8_t *at, const uint8_t *end) {
     return PyBytes_FromStringAndSize((const char *)at, end - at);
 }
@@ -233,15 +290,15 @@ enum { FAILED = -1, ODD = 0, GOOD = 1, PAUSED = 2 };
 enum { MOST_ITEMS = 100000, MOST_LEVELS = 1000, MOST_BYTES = 512 << 10, MEMBER_COST = 64 };
 
 /* The request (level 0), a group (1) or a scope (2) that is being read: what is left of it, how far it came in its fields, what
-   stands around its members, its members so far and, in a scope, their trace ids. */
+   stands around its members, its members so far and, in a scope, what is noted of each: a span's trace id, a metric's points. */
 struct level {
     struct cursor in;
     unsigned reached;
     struct header header;
-    PyObject *members, *ids;
+    PyObject *members, *notes;
 };
 
-/* A request that is being read: its signal, 1 traces or 2 logs, how many items, groups and scopes it had so far, and the levels
+/* A request that is being read: its signal, 1 traces, 2 logs or 3 metrics, how many items, groups and scopes it had so far, and the levels
    that are open; `deep` is the innermost one. */
 struct opening {
     int signal;
@@ -254,13 +311,13 @@ static int enter(struct opening *opening, struct cursor in) {
     struct level *level = &opening->at[++opening->deep];
     level->in = in;
     level->members = PyList_New(0);
-    level->ids = opening->deep == 2 ? PyList_New(0) : NULL;
-    return level->members && (level->ids || opening->deep == 1) ? GOOD : FAILED;
+    level->notes = opening->deep == 2 ? PyList_New(0) : NULL;
+    return level->members && (level->notes || opening->deep == 1) ? GOOD : FAILED;
 }
 
 static void clear(struct level *level) {
     Py_XDECREF(level->members);
-    Py_XDECREF(level->ids);
+    Py_XDECREF(level->notes);
     memset(level, 0, sizeof *level);
 }
 
@@ -268,7 +325,7 @@ static void clear(struct level *level) {
 static int leave(struct opening *opening) {
     struct level *level = &opening->at[opening->deep--];
     PyObject *bytes = header_bytes(&level->header), *whole = NULL;
-    if (bytes) whole = level->ids ? PyTuple_Pack(3, bytes, level->members, level->ids) : PyTuple_Pack(2, bytes, level->members);
+    if (bytes) whole = level->notes ? PyTuple_Pack(3, bytes, level->members, level->notes) : PyTuple_Pack(2, bytes, level->members);
     Py_XDECREF(bytes);
     clear(level);
     return put(opening->at[opening->deep].members, whole) ? GOOD : FAILED;
@@ -284,10 +341,12 @@ static int put_id(PyObject *ids, const uint8_t *trace) {
 
 static inline int read_item(struct cursor in, struct opening *opening, struct level *scope) {
     const uint8_t *trace = NULL;
+    size_t points = 0;
     if (++opening->items > MOST_ITEMS) return ODD;
-    if (!(opening->signal == 1 ? is_span(in, &trace) : is_record(in))) return ODD;
+    if (!(opening->signal == 1 ? is_span(in, &trace) : opening->signal == 2 ? is_record(in) : is_metric(in, &points))) return ODD;
     if (!put(scope->members, bytes_of(in.at, in.end))) return FAILED;
-    return !trace || put_id(scope->ids, trace) ? GOOD : FAILED;
+    if (opening->signal == 3) return put(scope->notes, PyLong_FromSize_t(points)) ? GOOD : FAILED;
+    return !trace || put_id(scope->notes, trace) ? GOOD : FAILED;
 }
 
 /* One field of a group or a scope: field 1 at most once and first, then its members, then field 3 at most once. */
@@ -340,8 +399,8 @@ static void clear_all(struct opening *opening) {
 static int begin(struct opening *opening, PyObject *arguments, PyObject **body) {
     memset(opening, 0, sizeof *opening);
     if (!PyArg_ParseTuple(arguments, "iS", &opening->signal, body)) return 0;
-    if (opening->signal != 1 && opening->signal != 2) {
-        PyErr_SetString(PyExc_ValueError, "signal is 1 or 2");
+    if (opening->signal < 1 || opening->signal > 3) {
+        PyErr_SetString(PyExc_ValueError, "signal is 1, 2 or 3");
         return 0;
     }
     opening->at[0].in.at = (const uint8_t *)PyBytes_AsString(*body);
@@ -359,8 +418,9 @@ static PyObject *outcome(struct opening *opening, int found) {
 }
 
 PyDoc_STRVAR(open_doc, "open(signal, body, /)\n--\n\n"
-                       "The groups of a plain request: [(header, [(header, items, trace ids)])]; None when it is not plain.\n"
-                       "`signal`: 1 traces, 2 logs, which come without trace ids.");
+                       "The groups of a plain request: [(header, [(header, items, notes)])]; None when it is not plain.\n"
+                       "`signal`: 1 traces, with the trace id of each item; 2 logs, with nothing; 3 metrics, with the data\n"
+                       "points of each item.");
 
 static PyObject *plain_open(PyObject *Py_UNUSED(module), PyObject *arguments) {
     struct opening opening;

@@ -3,7 +3,7 @@ from typing import TypeVar
 T = TypeVar("T")
 _Entry = tuple[bytes, bool, int, int | None, int | None, tuple[bytes, ...] | None]
 _Row = tuple[int, int, bytes, bytes, bytes, bytes, tuple[int, ...], str | None, float | None]
-_Scope = tuple[bytes, list[bytes], list[bytes]]
+_Scope = tuple[bytes, list[bytes], list[bytes] | list[int]]
 
 def open(signal: int, body: bytes, /) -> list[tuple[bytes, list[_Scope]]] | None: ...
 def select(ids: list[bytes], items: list[T], wanted: dict[bytes, object], /) -> tuple[list[bytes], list[T]]: ...

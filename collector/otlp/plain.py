@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from itertools import compress
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ WALKER_VARIABLE = "OTEL_SIDECAR_WALKER"
 PIECE = 1 << 20
 """Bytes of a large body after which others may work: 0.3 ms, 4 where all text is beyond ASCII."""
 T = TypeVar("T")
-_NUMBERS = {Signal.TRACES: 1, Signal.LOGS: 2}
+_NUMBERS = {Signal.TRACES: 1, Signal.LOGS: 2, Signal.METRICS: 3}
 
 
 def compiled_module(name: str) -> Any:
@@ -39,18 +39,16 @@ COMPILED = compiled is not None
 
 def open_plain(signal: Signal, body: bytes) -> Batch | None:
     """The batch in a plain request, all of it checked; None when only the general way can tell what it is."""
-    number = _NUMBERS.get(signal)
-    if compiled is None or number is None:
+    if compiled is None:
         return None
-    return _batch(signal, body, compiled.open(number, body))
+    return _batch(signal, body, compiled.open(_NUMBERS[signal], body))
 
 
 def open_plain_slices(signal: Signal, body: bytes) -> Generator[None, None, Batch | None]:
     """The same in slices, for a large body. What holds more than 512 KiB in one item or header is not plain."""
-    number = _NUMBERS.get(signal)
-    if compiled is None or number is None:
+    if compiled is None:
         return None
-    begun = compiled.begin(number, body)
+    begun = compiled.begin(_NUMBERS[signal], body)
     while (groups := compiled.proceed(begun, PIECE)) is False:
         yield
     return _batch(signal, body, groups)
@@ -59,7 +57,8 @@ def open_plain_slices(signal: Signal, body: bytes) -> Generator[None, None, Batc
 def _batch(signal: Signal, body: bytes, groups: Any) -> Batch | None:
     if groups is None:
         return None
-    return Batch(signal, [_group(header, scopes, _NUMBERS[signal]) for header, scopes in groups], body)
+    scope = _SCOPES[signal]
+    return Batch(signal, [Group(header, [scope(*parts) for parts in scopes]) for header, scopes in groups], body)
 
 
 def select(ids: list[bytes], items: list[T], wanted: dict[bytes, Any]) -> tuple[list[bytes], list[T]]:
@@ -71,5 +70,16 @@ def select(ids: list[bytes], items: list[T], wanted: dict[bytes, Any]) -> tuple[
     return list(compress(ids, stays)), list(compress(items, stays))
 
 
-def _group(header: bytes, scopes: list[tuple[bytes, list[bytes], list[bytes]]], number: int) -> Group:
-    return Group(header, [Scope(scope, items, None, ids if number == 1 else None) for scope, items, ids in scopes])
+def _spans(header: bytes, items: list[bytes], ids: list[bytes]) -> Scope:
+    return Scope(header, items, None, ids)
+
+
+def _records(header: bytes, items: list[bytes], _: list[bytes]) -> Scope:
+    return Scope(header, items)
+
+
+def _metrics(header: bytes, items: list[bytes], points: list[int]) -> Scope:
+    return Scope(header, items, None, None, points)
+
+
+_SCOPES: dict[Signal, Callable[..., Scope]] = {Signal.TRACES: _spans, Signal.LOGS: _records, Signal.METRICS: _metrics}

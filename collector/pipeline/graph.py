@@ -13,7 +13,7 @@ from collector.model import Batch, Group, Payload, Scope, Signal
 from collector.pipeline.chain import Chain
 from collector.pipeline.destination import Destination
 from collector.pipeline.ledger import Ledger
-from collector.pipeline.queue import Outcome
+from collector.pipeline.queue import LARGEST_SEND, Outcome
 from collector.pipeline.split import slices
 from collector.turns import turn
 
@@ -82,8 +82,11 @@ class Pipeline:
         return self.take(batch, count)
 
     def slices(self, size: int, count: int) -> bool:
-        """True when `count` items of `size` bytes are worked on in slices, with the event loop free in between."""
-        return size + count * ITEM > SLICE and bool(self.chain.processors)
+        """True when `count` items of `size` bytes are worked on in slices, with the event loop free in between.
+
+        Without processors only what is cut for sending anyway: all else leaves as it came.
+        """
+        return size + count * ITEM > SLICE if self.chain.processors else size > LARGEST_SEND
 
     def take(self, batch: Batch, count: int) -> list[Outcome]:
         """`feed` for what is small enough to be done at once."""
@@ -233,7 +236,7 @@ async def _decided(outcomes: Sequence[Outcome]) -> None:
 def own_copy(batch: Batch) -> Batch:
     """The same batch with lists of its own, for a pipeline beside another one; the bytes are shared."""
     groups = [
-        Group(g.header, [Scope(s.header, list(s.items), s.heads and list(s.heads), s.trace_ids) for s in g.scopes])
+        Group(g.header, [Scope(s.header, list(s.items), s.heads and list(s.heads), s.trace_ids, s.points) for s in g.scopes])
         for g in batch.groups
     ]
     return Batch(batch.signal, groups, batch.raw, batch.metadata)

@@ -36,7 +36,8 @@ def _append(groups: list[Group], group: Group, scope: Scope, start: int, end: in
         groups.append(Group(group.header, []))
     heads = scope.heads[start:end] if scope.heads is not None else None
     ids = scope.trace_ids[start:end] if scope.trace_ids is not None else None
-    groups[-1].scopes.append(Scope(scope.header, scope.items[start:end], heads, ids))
+    points = scope.points[start:end] if scope.points is not None else None
+    groups[-1].scopes.append(Scope(scope.header, scope.items[start:end], heads, ids, points))
 
 
 def cut(payload: Payload, size: int) -> list[Payload]:

@@ -1,4 +1,4 @@
-"""Feeds a walker with damaged requests: `python mutations.py FOLDER`, where FOLDER holds `_plain` and `1`, `2`: valid bodies.
+"""Feeds a walker with damaged requests: `python mutations.py FOLDER`, where FOLDER holds `_plain` and `1`, `2`, `3`: valid bodies.
 
 Run by test_plain_sanitized.py under sanitizers, so it imports nothing that would slow it down. Prints how many requests were
 plain and how many were not.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROUNDS = 3000
-_ATTRIBUTES = {1: 9, 2: 6}
+_ATTRIBUTES = {1: 9, 2: 6, 3: 7}
 _ENTRIES = (
     (b"gen_ai.", True, 0, None, None, None),
     (b"http.response.status_code", False, 1, 500, 599, None),
@@ -169,7 +169,7 @@ def main(folder: Path) -> None:
     import _plain as walker  # type: ignore[import-not-found]
 
     assert Path(walker.__file__).parent == folder, "another walker"
-    bodies = {signal: (folder / str(signal)).read_bytes() for signal in (1, 2)}
+    bodies = {signal: (folder / str(signal)).read_bytes() for signal in (1, 2, 3)}
     tracemalloc.start()
     held = []
     for _ in range(2):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,8 @@ pytestmark = pytest.mark.skipif(not library(), reason=f"no sanitizers: {lacking(
 def body(signal: Signal) -> bytes:
     """A plain request with every field and every kind of value."""
     request = REQUEST[signal]()
+    if signal is Signal.METRICS:
+        return metrics(request)
     for _ in range(2):
         traces = signal is Signal.TRACES
         group = (request.resource_spans if traces else request.resource_logs).add(schema_url="https://schema/1")
@@ -50,6 +53,42 @@ def body(signal: Signal) -> bytes:
                 item.time_unix_nano = item.observed_time_unix_nano = 1 << 60
                 item.event_name, item.flags, item.dropped_attributes_count = "bought", 1, 300
     return request.SerializeToString()
+
+
+def metrics(request: Any) -> bytes:
+    """Every kind of metric with all its fields."""
+    for _ in range(2):
+        group = request.resource_metrics.add(schema_url="https://schema/1")
+        scope = group.scope_metrics.add(schema_url="https://schema/2")
+        scope.scope.name = "library"
+        for kind in ("gauge", "sum", "histogram", "exponential_histogram", "summary"):
+            metric = scope.metrics.add(name="duration", description="wie lange's dauert: größer", unit="ms")
+            metric.metadata.add(key="level").value.string_value = "error"
+            fill_points(getattr(metric, kind))
+    return bytes(request.SerializeToString())
+
+
+def fill_points(data: Any) -> None:
+    for name, value in (("aggregation_temporality", 2), ("is_monotonic", True)):
+        if name in data.DESCRIPTOR.fields_by_name:
+            setattr(data, name, value)
+    for number in range(2):
+        point = data.data_points.add()
+        for field in point.DESCRIPTOR.fields:
+            if field.name in ("attributes", "exemplars"):
+                continue
+            if field.name == "quantile_values":
+                point.quantile_values.add(quantile=0.5, value=7)
+            elif field.message_type:
+                getattr(point, field.name).MergeFrom(field.message_type._concrete_class(offset=-3, bucket_counts=[0, 1, 300]))
+            elif field.is_repeated:
+                getattr(point, field.name).extend([1, 2, 3])
+            elif field.name != "as_int" or number:
+                setattr(point, field.name, 1 << 5)
+        attributes(point.attributes, number)
+        if "exemplars" in point.DESCRIPTOR.fields_by_name:
+            exemplar = point.exemplars.add(trace_id=b"t" * 16, span_id=b"s" * 8, time_unix_nano=5, as_double=0.5)
+            attributes(exemplar.filtered_attributes, 2)
 
 
 def attributes(target: object, number: int) -> None:
@@ -91,7 +130,7 @@ def sanitized(folder: Path, module: str, script: Path) -> subprocess.CompletedPr
 
 def fed(folder: Path) -> subprocess.CompletedProcess[str]:
     """mutations.py with a sanitized walker."""
-    for number, signal in ((1, Signal.TRACES), (2, Signal.LOGS)):
+    for number, signal in ((1, Signal.TRACES), (2, Signal.LOGS), (3, Signal.METRICS)):
         (folder / str(number)).write_bytes(body(signal))
     return sanitized(folder, "_plain.abi3.so", MUTATIONS)
 

@@ -231,6 +231,17 @@ def test_a_small_request_of_many_scopes_is_opened_in_slices_too(scopes: int, pau
     assert open_request(Signal.TRACES, body).batch.count() == scopes
 
 
+@pytest.mark.parametrize(("metrics", "pauses"), [(1998, 0), (10_000, 5)])
+def test_the_points_of_many_odd_metrics_are_counted_once_and_in_slices(metrics: int, pauses: int) -> None:
+    points = frame(5, frame(1, b"") * 2)
+    body = scope(frame(2, points) * metrics + frame(2, b"") + frame(2, points)) + frame(99, b"unknown")
+    assert len(body) < FREE
+    assert len(list(open_slices(Signal.METRICS, body))) == pauses
+    batch = open_request(Signal.METRICS, body).batch
+    assert batch.groups[0].scopes[0].points == [2] * metrics + [0, 2]
+    assert batch.count() == 2 * metrics + 2
+
+
 def test_room_is_reserved_before_a_large_item_is_decoded() -> None:
     body = scope(frame(2, frame(9, b"") * 300_000))
     asked: list[int] = []

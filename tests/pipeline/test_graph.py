@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from collector.component import Processor
 from collector.errors import Permanent, Refused, Retryable
-from collector.model import Payload, Signal
+from collector.model import Payload, Signal, open_envelope
 from collector.pipeline.graph import ITEM, SLICE, Intake, own_copy
+from collector.pipeline.queue import LARGEST_SEND
 from tests.pipeline.parts import Books, Counting, Failing, Halving, Holding, Scripted
 from tests.support import batch, eventually, span, traces
 
@@ -158,10 +159,12 @@ async def test_two_pipelines_do_not_see_each_others_changes():
 def test_a_copy_shares_bytes_but_no_list():
     opened = spans(2)
     opened.groups[0].scopes[0].heads = [1, 2]
+    opened.groups[0].scopes[0].points = [3, 4]
     copy = own_copy(opened)
     copy.groups[0].scopes[0].items.pop()
     copy.groups[0].scopes[0].heads.pop()
     assert len(opened.items()) == len(opened.groups[0].scopes[0].heads) == 2
+    assert copy.groups[0].scopes[0].points == [3, 4]
 
 
 async def test_a_large_request_is_worked_on_in_slices_with_the_loop_free_in_between():
@@ -207,6 +210,26 @@ async def test_a_large_request_without_processors_leaves_byte_identical():
     await intake(big)
     await finish(books)
     assert b"".join(p.data for p in out.sent) == big.raw
+
+
+async def test_what_is_too_large_for_one_send_is_cut_with_the_loop_free_in_between_without_processors_too():
+    books, out, turns = Books(), Scripted(push=QUICK), 0
+    intake = Intake([books.pipeline(books.destination(out, share=64 << 20))])
+    big = batch(traces(*(span("x" * 10_000) for _ in range(LARGEST_SEND * 2 // 10_000))))
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await intake(big)
+    task.cancel()
+    assert turns >= LARGEST_SEND * 2 // SLICE
+    await finish(books)
+    assert [item for part in out.sent for item in open_envelope(Signal.TRACES, part.data).items()] == big.items()
+    assert max(len(part.data) for part in out.sent) <= LARGEST_SEND
 
 
 @given(st.integers(0, 2**32))

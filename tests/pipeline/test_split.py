@@ -5,9 +5,10 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.model import Payload, Signal, open_envelope
+from collector.model import Payload, Signal, data_points, open_envelope
+from collector.otlp.request import open_request
 from collector.pipeline.split import cut, halve, slices
-from tests.support import batch, span, traces
+from tests.support import REQUEST, batch, span, traces
 
 
 def _request(sizes: list[list[int]]):
@@ -44,6 +45,22 @@ def test_slices_keep_heads_and_trace_ids_beside_their_items():
     opened.groups[0].scopes[0].heads, opened.groups[0].scopes[0].trace_ids = ["first", "second"], [b"a", b"b"]
     assert [part.groups[0].scopes[0].heads for part in slices(opened, 1)] == [["first"], ["second"]]
     assert [part.groups[0].scopes[0].trace_ids for part in slices(opened, 1)] == [[b"a"], [b"b"]]
+
+
+@given(st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=4), st.integers(1, 30))
+@settings(deadline=None, max_examples=100)
+def test_slices_of_metrics_know_their_data_points(scopes, limit):
+    request = REQUEST[Signal.METRICS]()
+    for metrics in scopes:
+        inner = request.resource_metrics.add().scope_metrics.add()
+        for points in metrics:
+            added = inner.metrics.add(name="m")
+            for _ in range(points):
+                added.gauge.data_points.add()
+    opened = open_request(Signal.METRICS, request.SerializeToString()).batch
+    for part in slices(opened, limit):
+        for scope in part.scopes():
+            assert scope.points == [data_points(item) for item in scope.items]
 
 
 @given(st.lists(st.integers(0, 400), min_size=2, max_size=12))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -33,13 +34,13 @@ from collector.exporters.prometheus.series import Shaping
 from collector.exporters.prometheus.store import Store
 from collector.fields import Duration, Listen, ServerTLS, without_type
 from collector.meters import OVERFLOW, Meters
-from collector.model import Payload, Signal, open_envelope
+from collector.model import Batch, Payload, Signal, open_envelope
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 SLICE = 200
-"""Data points between two chances for other work on the loop."""
+"""Data points, metrics, scopes and resources between two chances for other work on the loop."""
 SWEEP = 30.0
 """Seconds between two sweeps when nobody scrapes."""
 BIG = 500
@@ -176,22 +177,28 @@ class Prometheus(Exporter):
             batch = open_envelope(Signal.METRICS, payload.data)
         except DecodeError as error:
             raise Permanent("metrics that cannot be decoded") from error
-        now, rejected, points = self.clock(), 0, 0
+        now, rejected = self.clock(), 0
         if now - self._swept > SWEEP:
             self._swept = now
             self.store.expire(now - self.config.metric_expiration)
         async with self._turn:  # points of one series must be merged in the order they were sent
-            for group in batch.groups:
-                target = self.store.target(group.header, now)
-                for scope in group.scopes:
-                    origin = self.store.origin(target, scope.header)
-                    for item in scope.items:
-                        for taken in self.store.add(item, origin, now):
-                            points += 1
-                            rejected += not taken
-                            if points % SLICE == 0:
-                                await asyncio.sleep(0)
+            for steps, taken in enumerate(self._merge(batch, now), 1):
+                rejected += not taken
+                if steps % SLICE == 0:
+                    await asyncio.sleep(0)
         return rejected
+
+    def _merge(self, batch: Batch, now: float) -> Iterator[bool]:
+        """False for each point that cannot be shown, True for every other one and before each resource, scope and metric."""
+        for group in batch.groups:
+            yield True
+            target = self.store.target(group.header, now)
+            for scope in group.scopes:
+                yield True
+                origin = self.store.origin(target, scope.header)
+                for item in scope.items:
+                    yield True
+                    yield from self.store.add(item, origin, now)
 
     def exposition(self, chosen: Format) -> bytes:
         """The page in one format."""

@@ -65,6 +65,7 @@ class Edit:
 
     def _scope(self, signal: Signal, scope: Scope, header: bytes, first: int) -> Scope:
         items, gone, marks = list(scope.items), set(), self._hits.marks
+        points = scope.points and list(scope.points)
         for position in range(len(items)):
             if first + position in marks:
                 try:
@@ -74,7 +75,9 @@ class Edit:
                     gone.add(position)
                 if not items[position]:
                     gone.add(position)  # a metric whose last data point was dropped
-        edited = Scope(header, items, scope.heads)
+                elif points and items[position] is not scope.items[position]:
+                    points[position] = data_points(items[position])
+        edited = Scope(header, items, scope.heads, points=points)
         return edited.keep(i for i in range(len(items)) if i not in gone) if gone else edited
 
     def _message(self, kind: Any, signal: Signal, raw: bytes, position: int) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from pydantic import ValidationError
 
 from collector.component import Settings
@@ -110,7 +111,12 @@ async def test_many_series_are_written_beside_the_loop() -> None:
         await under.exporter.stop()
 
 
-async def test_a_large_request_leaves_the_loop_free_in_between() -> None:
+@pytest.mark.parametrize(
+    "metrics",
+    [[gauge("load", *(point(n, {"n": str(n)}) for n in range(module.SLICE * 5)))], [gauge("load")] * module.SLICE * 5],
+    ids=["many points", "many metrics without any"],
+)
+async def test_a_large_request_leaves_the_loop_free_in_between(metrics: list[Metric]) -> None:
     under = Under(max_label_values=0)
     turns = 0
 
@@ -122,7 +128,7 @@ async def test_a_large_request_leaves_the_loop_free_in_between() -> None:
 
     task = asyncio.create_task(other())
     await asyncio.sleep(0)
-    await under.send(gauge("load", *(point(n, {"n": str(n)}) for n in range(module.SLICE * 5))))
+    await under.send(*metrics)
     task.cancel()
     assert turns >= 5
 

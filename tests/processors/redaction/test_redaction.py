@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from collector.errors import Refused
-from collector.model import Group, Scope, Signal, open_envelope
+from collector.model import Group, Scope, Signal, data_points, open_envelope
+from collector.otlp.request import open_request
 from collector.processors.redaction import Redaction
 from collector.processors.redaction.config import TYPES
 from collector.processors.redaction.walk import Walk
@@ -165,6 +166,20 @@ def test_drop_record_removes_spans_log_records_and_data_points_and_books_them():
     assert processor.process(batch(metrics({}, {}, name="a@example.com"), Signal.METRICS), 0) is None
     assert drops[Signal.METRICS, "redacted"] == 5
     assert processor._dropped.value("metrics") == 5
+
+
+def test_metrics_know_their_data_points_when_some_of_them_were_dropped():
+    processor = build(Redaction, {"types": {"email": {"action": "drop_record"}}})
+    request = metrics({"ok": "x"}, {"ok": "y"}, {"ok": "z"})
+    for values in ([{"to": "a@example.com"}], [{"to": "b@example.com"}, {"ok": "x"}, {"ok": "y"}]):
+        item = metrics(*values).resource_metrics[0].scope_metrics[0].metrics[0]
+        request.resource_metrics[0].scope_metrics[0].metrics.append(item)
+    opened = open_request(Signal.METRICS, request.SerializeToString()).batch
+    assert opened.groups[0].scopes[0].points == [3, 1, 3]
+    out = processor.process(opened, 0)
+    assert out.groups[0].scopes[0].points == [3, 2]
+    assert opened.groups[0].scopes[0].points == [3, 1, 3], "another pipeline may have the same"
+    assert out.count() == sum(map(data_points, out.items())) == 5
 
 
 def test_a_finding_in_an_event_drops_the_span_around_it():
