@@ -8,7 +8,7 @@ port 8888 and beside the received metrics on the prometheus exporter's endpoint)
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
@@ -80,15 +80,14 @@ class Instrument:
         """
         child = self._child(labels)
         child._sum.inc(fsum(values))
-        ordered, below, touched = sorted(values), 0, []
-        for bound, bucket in zip(child._upper_bounds, child._buckets, strict=True):
-            upto = bisect_right(ordered, bound, below)
-            if upto > below:
-                bucket.inc(upto - below)
-                touched.append((bucket, ordered[upto - 1]))
-                if upto == len(ordered):
-                    break
-                below = upto
+        ordered, bounds, below, touched = sorted(values), child._upper_bounds, 0, []
+        while below < len(ordered):
+            place = bisect_left(bounds, ordered[below])
+            upto = bisect_right(ordered, bounds[place], below)
+            bucket = child._buckets[place]
+            bucket.inc(upto - below)
+            touched.append((bucket, ordered[upto - 1]))
+            below = upto
         return touched
 
     def touch(self, *labels: str) -> None:

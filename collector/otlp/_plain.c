@@ -1,9 +1,13 @@
-/* The fast path through plain requests: what every ordinary SDK sends is checked, cut into items and searched in C.
+/* The fast path through plain requests: what every ordinary SDK sends is checked, cut into items, searched and read in C.
 
    Plain is what this file can read without a doubt: known fields with their wire types, shortest tags and lengths, valid UTF-8,
-   ids of the right length, envelope fields in their order. Anything else is "not plain": `open` returns None, `Keys.find` marks
-   the item with every bit, and the Python path decides. So there is one implementation of errors and of odd input, and what is
-   wrong here can only cost time. Every read is bounded by the cursor's end; nothing is written but new Python objects.
+   ids of the right length, envelope fields in their order. Anything else is "not plain": `open`, `Shapes.read` and `textual`
+   return None, `Keys.find` marks the item with every bit, and the Python path decides. So there is one implementation of errors
+   and of odd input, and what is wrong here can only cost time. Every read is bounded by the cursor's end; nothing is written but
+   new Python objects.
+
+   In order: reading and checking fields; `open`; `Keys`, which finds spans; `Shapes`, which reads those of LLM calls; `select`,
+   `share` and `textual`, loops over ids or fields. Longer than other files, because most of it shares the cursor and the schema.
 
    collector.otlp.plain is the Python side. Field numbers: opentelemetry-proto, trace.proto, logs.proto, common.proto. */
 
@@ -124,7 +128,7 @@ static inline int step(struct cursor *in, uint8_t tag, struct cursor *content) {
     return 1;
 }
 
-enum { KEY_TAG = 0x0A, VALUE_TAG = 0x12, TEXT_TAG = 0x0A };
+enum { KEY_TAG = 0x0A, VALUE_TAG = 0x12, TEXT_TAG = 0x0A, SPAN_ATTRIBUTE_TAG = 9 << 3 | 2 };
 
 /* Whether a KeyValue is plain: as is_plain, with a short way for what nearly all are, a key and one text or number. */
 static inline int is_key_value(struct cursor in, unsigned depth) {
@@ -270,12 +274,20 @@ static int leave(struct opening *opening) {
     return put(opening->at[opening->deep].members, whole) ? GOOD : FAILED;
 }
 
+/* Append a trace id; the spans of a trace mostly stand together and then share one object. */
+static int put_id(PyObject *ids, const uint8_t *trace) {
+    Py_ssize_t count = PyList_Size(ids);
+    PyObject *last = count ? PyList_GetItem(ids, count - 1) : NULL;
+    if (last && !memcmp(PyBytes_AsString(last), trace, TRACE_ID)) return PyList_Append(ids, last) == 0;
+    return put(ids, bytes_of(trace, trace + TRACE_ID));
+}
+
 static inline int read_item(struct cursor in, struct opening *opening, struct level *scope) {
     const uint8_t *trace = NULL;
     if (++opening->items > MOST_ITEMS) return ODD;
     if (!(opening->signal == 1 ? is_span(in, &trace) : is_record(in))) return ODD;
     if (!put(scope->members, bytes_of(in.at, in.end))) return FAILED;
-    return !trace || put(scope->ids, bytes_of(trace, trace + TRACE_ID)) ? GOOD : FAILED;
+    return !trace || put_id(scope->ids, trace) ? GOOD : FAILED;
 }
 
 /* One field of a group or a scope: field 1 at most once and first, then its members, then field 3 at most once. */
@@ -611,22 +623,427 @@ static PyType_Slot keys_slots[] = {{Py_tp_new, keys_new},         {Py_tp_dealloc
 static PyType_Spec keys_spec = {"collector.otlp._plain.Keys", sizeof(Keys), 0,
                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, keys_slots};
 
+/* Names of attributes and what to do with each: collector.processors.llm_cost.shapes has the kinds. */
+enum way { SAME, COUNT, SECONDS, IDENTITY, THERE, INTRICATE, WAYS };
+enum { LONGEST_NAME = 127, LONGEST_IDENTITY = 125, MOST_COUNTS = 32, LONGEST_SHAPE = 4096, SLOTS = 256 };
+#define MOST_TOKENS 1000000000000u
+
+struct name {
+    const uint8_t *at; /* in `owner` */
+    size_t size;
+    enum way way;
+};
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *owner;
+    struct name *names;
+    Py_ssize_t start[SLOTS + 1]; /* names of one slot stand together */
+} Shapes;
+
+/* A call as it is read: its times, ids and what differs between calls of one shape. */
+struct call {
+    uint64_t start, end, counts[MOST_COUNTS];
+    struct cursor trace, span, parent, name, identity;
+    double first;
+    unsigned status, count;
+    int timed;
+    size_t size;
+    uint8_t shape[LONGEST_SHAPE];
+};
+
+static inline unsigned slot_of(const uint8_t *at, size_t size) {
+    return (unsigned)(size * 5 + at[size - 1] * 3u + at[size / 2] * 7u) % SLOTS;
+}
+
+/* What to do with an attribute of that name; WAYS when nobody asks for it. */
+static inline enum way way_of(const Shapes *shapes, struct cursor key) {
+    size_t size = (size_t)(key.end - key.at);
+    if (!size) return WAYS;
+    unsigned slot = slot_of(key.at, size);
+    for (Py_ssize_t n = shapes->start[slot]; n < shapes->start[slot + 1]; n++) {
+        const struct name *name = &shapes->names[n];
+        if (name->size == size && !memcmp(name->at, key.at, size)) return name->way;
+    }
+    return WAYS;
+}
+
+/* Add one part to the shape, behind its size. Returns 0 when there is no room. */
+static inline int add_part(struct call *call, const uint8_t *at, const uint8_t *end) {
+    size_t size = (size_t)(end - at);
+    if (size > LONGEST_SHAPE || call->size + size + 2 > LONGEST_SHAPE) return 0;
+    call->shape[call->size++] = (uint8_t)(size & 255);
+    call->shape[call->size++] = (uint8_t)(size >> 8);
+    if (size) memcpy(call->shape + call->size, at, size);
+    call->size += size;
+    return 1;
+}
+
+static inline uint64_t fixed64(const uint8_t *at) {
+    uint64_t value = 0;
+    for (unsigned n = 8; n--;) value = value << 8 | at[n];
+    return value;
+}
+
+/* The value of an attribute that differs, plainly written: a token count, a time or a response id. */
+static int read_value(struct cursor in, enum way way, struct call *call) {
+    struct part part;
+    if (!is_scalar(in, &part)) return 0;
+    if (way == COUNT) {
+        if (part.number != 3 || part.wire != 0 || part.value > MOST_TOKENS || call->count == MOST_COUNTS) return 0;
+        call->counts[call->count++] = part.value;
+    } else if (way == SECONDS) {
+        if (part.number != 4 || part.wire != 1 || call->timed++) return 0;
+        uint64_t bits = fixed64(part.content.at);
+        memcpy(&call->first, &bits, sizeof bits);
+        if (!(call->first > 0 && call->first < 1e9)) return 0;
+    } else {
+        if (part.number != 1 || part.wire != 2 || call->identity.at) return 0;
+        ptrdiff_t size = part.content.end - part.content.at;
+        if (size < 1 || size > LONGEST_IDENTITY) return 0;
+        for (const uint8_t *at = part.content.at; at < part.content.end; at++) {
+            if (*at <= ' ' || *at > '~') return 0; /* what Python strips or decodes */
+        }
+        call->identity = part.content;
+    }
+    return 1;
+}
+
+static inline int read_attribute(const Shapes *shapes, struct cursor in, struct call *call) {
+    struct cursor whole = in, key, value;
+    if (!step(&in, KEY_TAG, &key) || key.end - key.at > LONGEST_NAME) return 0;
+    enum way way = way_of(shapes, key);
+    if (way == WAYS) return 1;
+    if (way == INTRICATE) return 0;
+    if (way == SAME) return add_part(call, whole.at, whole.end);
+    if (!add_part(call, whole.at, key.end)) return 0;
+    if (way == THERE) return 1;
+    return step(&in, VALUE_TAG, &value) && in.at == in.end && read_value(value, way, call);
+}
+
+static int read_status(struct cursor in, struct call *call) {
+    struct part part;
+    while (in.at < in.end) {
+        if (!read_part(&in, &part) || (part.number == 3) != (part.wire == 0)) return 0;
+        if (part.number == 3 && part.value > 2) return 0;
+        if (part.number == 3) call->status = (unsigned)part.value;
+    }
+    return 1;
+}
+
+static int has_size(const struct part *part, ptrdiff_t size) {
+    return part->wire == 2 && part->content.end - part->content.at == size;
+}
+
+/* Read a span; 0 when it must be read the thorough way. */
+static int read_call(const Shapes *shapes, struct cursor in, struct call *call) {
+    struct part part;
+    while (in.at < in.end) {
+        if (step(&in, SPAN_ATTRIBUTE_TAG, &part.content)) {
+            if (!read_attribute(shapes, part.content, call)) return 0;
+            continue;
+        }
+        if (!read_part(&in, &part)) return 0;
+        switch (part.number) {
+        case 1: if (!has_size(&part, TRACE_ID)) return 0; call->trace = part.content; break;
+        case 2: if (!has_size(&part, SPAN_ID)) return 0; call->span = part.content; break;
+        case 4:
+            if (!has_size(&part, SPAN_ID) && !has_size(&part, 0)) return 0;
+            call->parent = part.content;
+            break;
+        case 5:
+            if (part.wire != 2 || !is_text(part.content.at, part.content.end)) return 0;
+            call->name = part.content;
+            break;
+        case 7: if (part.wire != 1) return 0; call->start = fixed64(part.content.at); break;
+        case 8: if (part.wire != 1) return 0; call->end = fixed64(part.content.at); break;
+        case 9: if (part.wire != 2 || !read_attribute(shapes, part.content, call)) return 0; break;
+        case 15: if (part.wire != 2 || !read_status(part.content, call)) return 0; break;
+        default: break;
+        }
+    }
+    return call->trace.at && call->span.at && call->end > call->start && call->end <= INT64_MAX;
+}
+
+static PyObject *joined(struct cursor first, struct cursor second) {
+    Py_ssize_t size = first.end - first.at;
+    PyObject *out = PyBytes_FromStringAndSize(NULL, size + (second.end - second.at));
+    if (!out) return NULL;
+    memcpy(PyBytes_AsString(out), first.at, (size_t)size);
+    if (second.at < second.end) memcpy(PyBytes_AsString(out) + size, second.at, (size_t)(second.end - second.at));
+    return out;
+}
+
+/* A tuple of `count` new objects, all of which it takes over; NULL when one of them is. */
+static PyObject *tuple_of(PyObject *const *values, Py_ssize_t count) {
+    PyObject *out = PyTuple_New(count);
+    int failed = !out;
+    for (Py_ssize_t n = 0; n < count; n++) {
+        if (!values[n]) failed = 1;
+        if (!out || !values[n]) Py_XDECREF(values[n]);
+        else PyTuple_SetItem(out, n, values[n]);
+    }
+    if (!failed) return out;
+    Py_XDECREF(out);
+    return NULL;
+}
+
+static PyObject *counts_of(const struct call *call) {
+    PyObject *values[MOST_COUNTS];
+    for (unsigned n = 0; n < call->count; n++) values[n] = PyLong_FromUnsignedLongLong(call->counts[n]);
+    return tuple_of(values, call->count);
+}
+
+/* (end, start, own, parent, trace id, shape, counts, identity, first), or None. */
+static PyObject *row_of(const Shapes *shapes, struct cursor in, int named) {
+    struct call call;
+    memset(&call, 0, offsetof(struct call, shape));
+    if (!read_call(shapes, in, &call)) Py_RETURN_NONE;
+    uint8_t status = (uint8_t)call.status;
+    if ((named && !add_part(&call, call.name.at, call.name.end)) || !add_part(&call, &status, &status + 1)) Py_RETURN_NONE;
+    struct cursor identity = call.identity;
+    PyObject *const values[] = {
+        PyLong_FromUnsignedLongLong(call.end),
+        PyLong_FromUnsignedLongLong(call.start),
+        joined(call.trace, call.span),
+        joined(call.trace, call.parent),
+        bytes_of(call.trace.at, call.trace.end),
+        bytes_of(call.shape, call.shape + call.size),
+        counts_of(&call),
+        identity.at ? PyUnicode_DecodeUTF8((const char *)identity.at, identity.end - identity.at, NULL) : Py_NewRef(Py_None),
+        call.timed ? PyFloat_FromDouble(call.first) : Py_NewRef(Py_None),
+    };
+    return tuple_of(values, sizeof values / sizeof *values);
+}
+
+/* The bytes of one element of a list; 0 with an exception set when it is none. */
+static int item_at(PyObject *list, Py_ssize_t position, struct cursor *out) {
+    PyObject *item = PyList_GetItem(list, position);
+    if (!item) return 0;
+    if (!PyBytes_Check(item)) {
+        PyErr_SetString(PyExc_TypeError, "an item is bytes");
+        return 0;
+    }
+    out->at = (const uint8_t *)PyBytes_AsString(item);
+    out->end = out->at + PyBytes_Size(item);
+    return 1;
+}
+
+PyDoc_STRVAR(shapes_read_doc, "read(items, positions, named, /)\n--\n\n"
+                              "For each position what the span there says: (end, start, trace id + span id, trace id + parent's\n"
+                              "span id, trace id, shape, counts, response id or None, time to the first token or None). None where\n"
+                              "it is not plainly written. `named`: the span's name belongs to the shape.");
+
+static PyObject *shapes_read(PyObject *self, PyObject *arguments) {
+    PyObject *items, *positions;
+    int named;
+    if (!PyArg_ParseTuple(arguments, "O!O!p", &PyList_Type, &items, &PyList_Type, &positions, &named)) return NULL;
+    PyObject *rows = PyList_New(0);
+    int good = rows != NULL;
+    for (Py_ssize_t n = 0; good && n < PyList_Size(positions); n++) {
+        struct cursor in;
+        Py_ssize_t position = PyLong_AsSsize_t(PyList_GetItem(positions, n));
+        good = !(position == -1 && PyErr_Occurred()) && item_at(items, position, &in);
+        if (!good) break;
+        PyObject *item = Py_NewRef(PyList_GetItem(items, position));
+        good = put(rows, row_of((const Shapes *)self, in, named));
+        Py_DECREF(item);
+    }
+    if (good) return rows;
+    Py_XDECREF(rows);
+    return NULL;
+}
+
+static void shapes_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyMem_Free(((Shapes *)self)->names);
+    Py_XDECREF(((Shapes *)self)->owner);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+/* One name from (name, way). Returns 0 with an exception set. */
+static int read_name(PyObject *pair, struct name *name) {
+    PyObject *key;
+    unsigned way;
+    if (!PyTuple_Check(pair)) {
+        PyErr_SetString(PyExc_TypeError, "an entry is a tuple");
+        return 0;
+    }
+    if (!PyArg_ParseTuple(pair, "SI", &key, &way)) return 0;
+    name->at = (const uint8_t *)PyBytes_AsString(key);
+    name->size = (size_t)PyBytes_Size(key);
+    if (!name->size || way >= WAYS) {
+        PyErr_SetString(PyExc_ValueError, "an empty name, or a way that there is not");
+        return 0;
+    }
+    name->way = (enum way)way;
+    return 1;
+}
+
+/* Fill `names` from `owner`, slot by slot. Returns 0 with an exception set. */
+static int sort_names(Shapes *shapes, Py_ssize_t count) {
+    struct name name;
+    Py_ssize_t next[SLOTS];
+    for (Py_ssize_t n = 0; n < count; n++) {
+        if (!read_name(PyTuple_GetItem(shapes->owner, n), &name)) return 0;
+        shapes->start[slot_of(name.at, name.size) + 1]++;
+    }
+    for (unsigned slot = 0; slot < SLOTS; slot++) {
+        next[slot] = shapes->start[slot];
+        shapes->start[slot + 1] += shapes->start[slot];
+    }
+    for (Py_ssize_t n = 0; n < count; n++) {
+        if (!read_name(PyTuple_GetItem(shapes->owner, n), &name)) return 0;
+        shapes->names[next[slot_of(name.at, name.size)]++] = name;
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(shapes_doc, "Shapes(names, /)\n--\n\n"
+                         "Reads the spans of LLM calls. `names`: (attribute name, what to do with it), each once.");
+
+static PyObject *shapes_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords)) {
+    PyObject *names;
+    if (!PyArg_ParseTuple(arguments, "O!", &PyTuple_Type, &names)) return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Shapes *shapes = (Shapes *)allocate(type, 0); /* zeroed */
+    if (!shapes) return NULL;
+    Py_ssize_t count = PyTuple_Size(names);
+    shapes->owner = Py_NewRef(names);
+    shapes->names = PyMem_Calloc((size_t)count + 1, sizeof(struct name));
+    if (!shapes->names) PyErr_NoMemory();
+    if (shapes->names && sort_names(shapes, count)) return (PyObject *)shapes;
+    Py_DECREF(shapes);
+    return NULL;
+}
+
+static PyMethodDef shapes_methods[] = {{"read", shapes_read, METH_VARARGS, shapes_read_doc}, {NULL, NULL, 0, NULL}};
+
+static PyType_Slot shapes_slots[] = {{Py_tp_new, shapes_new},         {Py_tp_dealloc, shapes_dealloc},
+                                     {Py_tp_methods, shapes_methods}, {Py_tp_doc, (void *)shapes_doc},
+                                     {0, NULL}};
+
+static PyType_Spec shapes_spec = {"collector.otlp._plain.Shapes", sizeof(Shapes), 0,
+                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, shapes_slots};
+
+PyDoc_STRVAR(select_doc, "select(ids, items, wanted, /)\n--\n\n"
+                         "(ids, items) of those whose id is a key of the dictionary `wanted`. Two lists of one length.");
+
+static PyObject *plain_select(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    PyObject *ids, *items, *wanted, *last = NULL;
+    if (!PyArg_ParseTuple(arguments, "O!O!O!", &PyList_Type, &ids, &PyList_Type, &items, &PyDict_Type, &wanted)) return NULL;
+    if (PyList_Size(ids) != PyList_Size(items)) {
+        PyErr_SetString(PyExc_ValueError, "ids and items are of one length");
+        return NULL;
+    }
+    PyObject *values[] = {PyList_New(0), PyList_New(0)};
+    int found = values[0] && values[1] ? 0 : -1;
+    /* asking for a key may run Python code, so the lists are asked for their size each time */
+    for (Py_ssize_t n = 0; found >= 0 && n < PyList_Size(ids) && n < PyList_Size(items); n++) {
+        PyObject *id = Py_NewRef(PyList_GetItem(ids, n)), *item = Py_NewRef(PyList_GetItem(items, n));
+        if (id != last) found = PyDict_Contains(wanted, id);
+        if (found > 0 && (PyList_Append(values[0], id) < 0 || PyList_Append(values[1], item) < 0)) found = -1;
+        Py_DECREF(item);
+        Py_XDECREF(last);
+        last = id;
+    }
+    Py_XDECREF(last);
+    if (found >= 0) return tuple_of(values, 2);
+    Py_XDECREF(values[0]);
+    Py_XDECREF(values[1]);
+    return NULL;
+}
+
+PyDoc_STRVAR(share_doc, "share(ids, state, threshold, /)\n--\n\n"
+                        "Those of the ids whose FNV-1a hash, going on from `state`, is at most `threshold`.");
+
+static PyObject *plain_share(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    PyObject *ids;
+    unsigned long long state, threshold;
+    if (!PyArg_ParseTuple(arguments, "O!KK", &PyList_Type, &ids, &state, &threshold)) return NULL;
+    PyObject *out = PyList_New(0);
+    int good = out != NULL;
+    for (Py_ssize_t n = 0; good && n < PyList_Size(ids); n++) {
+        struct cursor id;
+        uint64_t hash = state;
+        good = item_at(ids, n, &id);
+        while (good && id.at < id.end) hash = (hash ^ *id.at++) * 0x100000001B3u;
+        if (good && hash <= threshold) good = PyList_Append(out, PyList_GetItem(ids, n)) == 0;
+    }
+    if (good) return out;
+    Py_XDECREF(out);
+    return NULL;
+}
+
+/* Whether a field of an item is an id, a time or flags, of the right size. */
+static int holds_no_text(const struct part *part, int signal) {
+    ptrdiff_t size = part->content.end - part->content.at;
+    if (signal == 1) {
+        if (part->wire == 2 && part->number == 1) return size == TRACE_ID;
+        if (part->wire == 2) return (part->number == 2 || part->number == 4) && size == SPAN_ID;
+        return part->wire == 1 ? part->number == 7 || part->number == 8 : part->wire == 5 && part->number == 16;
+    }
+    if (part->wire == 2) return part->number == 9 ? size == TRACE_ID : part->number == 10 && size == SPAN_ID;
+    return part->wire == 1 ? part->number == 1 || part->number == 11 : part->wire == 5 && part->number == 8;
+}
+
+PyDoc_STRVAR(textual_doc, "textual(signal, item, /)\n--\n\n"
+                          "A span or log record with a line feed in place of each id of the right size, time and flags; None when it\n"
+                          "is not plain. `signal`: 1 traces, 2 logs.");
+
+static PyObject *plain_textual(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    int signal;
+    PyObject *item;
+    if (!PyArg_ParseTuple(arguments, "iS", &signal, &item)) return NULL;
+    struct cursor in = {(const uint8_t *)PyBytes_AsString(item), NULL};
+    in.end = in.at + PyBytes_Size(item);
+    uint8_t *copy = PyMem_Malloc((size_t)(in.end - in.at) + 1), *to = copy; /* what is left out is longer than a line feed */
+    if (!copy) return PyErr_NoMemory();
+    PyObject *out = NULL;
+    const uint8_t *begun = in.at;
+    struct part part;
+    int plain = 1;
+    while (plain && in.at < in.end) {
+        plain = read_part(&in, &part);
+        if (!plain || !holds_no_text(&part, signal)) continue;
+        memcpy(to, begun, (size_t)(part.begin - begun));
+        to += part.begin - begun;
+        *to++ = '\n';
+        begun = in.at;
+    }
+    if (plain) {
+        memcpy(to, begun, (size_t)(in.end - begun));
+        out = bytes_of(copy, to + (in.end - begun));
+    }
+    PyMem_Free(copy);
+    return out || PyErr_Occurred() ? out : Py_NewRef(Py_None);
+}
+
 static PyMethodDef functions[] = {{"open", plain_open, METH_VARARGS, open_doc},
                                   {"begin", plain_begin, METH_VARARGS, begin_doc},
                                   {"proceed", plain_proceed, METH_VARARGS, proceed_doc},
+                                  {"select", plain_select, METH_VARARGS, select_doc},
+                                  {"share", plain_share, METH_VARARGS, share_doc},
+                                  {"textual", plain_textual, METH_VARARGS, textual_doc},
                                   {NULL, NULL, 0, NULL}};
 
-static int plain_exec(PyObject *module) {
-    PyObject *type = PyType_FromModuleAndSpec(module, &keys_spec, NULL);
+static int add_type(PyObject *module, const char *name, PyType_Spec *spec) {
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
     if (!type) return -1;
-    int failed = PyModule_AddObjectRef(module, "Keys", type);
+    int failed = PyModule_AddObjectRef(module, name, type);
     Py_DECREF(type);
     return failed;
+}
+
+static int plain_exec(PyObject *module) {
+    return add_type(module, "Keys", &keys_spec) < 0 || add_type(module, "Shapes", &shapes_spec) < 0 ? -1 : 0;
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, plain_exec}, {0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_plain", "Plain OTLP requests, opened and searched.", 0, functions, slots, NULL, NULL, NULL};
+    PyModuleDef_HEAD_INIT, "_plain", "Plain OTLP requests, opened, searched and read.", 0, functions, slots, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__plain(void) { return PyModuleDef_Init(&definition); }

@@ -10,13 +10,15 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Generator
-from typing import Any
+from itertools import compress
+from typing import Any, TypeVar
 
 from collector.model import Batch, Group, Scope, Signal
 
 WALKER_VARIABLE = "OTEL_SIDECAR_WALKER"
 PIECE = 1 << 20
 """Bytes of a large body after which others may work: 0.3 ms, 4 where all text is beyond ASCII."""
+T = TypeVar("T")
 _NUMBERS = {Signal.TRACES: 1, Signal.LOGS: 2}
 
 
@@ -58,6 +60,15 @@ def _batch(signal: Signal, body: bytes, groups: Any) -> Batch | None:
     if groups is None:
         return None
     return Batch(signal, [_group(header, scopes, _NUMBERS[signal]) for header, scopes in groups], body)
+
+
+def select(ids: list[bytes], items: list[T], wanted: dict[bytes, Any]) -> tuple[list[bytes], list[T]]:
+    """The ids that are wanted, and the items that run parallel to them."""
+    if compiled is not None:
+        chosen: tuple[list[bytes], list[T]] = compiled.select(ids, items, wanted)
+        return chosen
+    stays = list(map(wanted.__contains__, ids))
+    return list(compress(ids, stays)), list(compress(items, stays))
 
 
 def _group(header: bytes, scopes: list[tuple[bytes, list[bytes], list[bytes]]], number: int) -> Group:

@@ -21,6 +21,14 @@ _ENTRIES = (
     (b"http.response.status_code", False, 1, 500, 599, None),
     (b"level", False, 2, None, None, (b"\x0a\x05error", b"\x10\x01")),
 )
+_NAMES = (
+    (b"gen_ai.request.model", 0),
+    (b"http.response.status_code", 1),
+    (b"share", 2),
+    (b"level", 3),
+    (b"on", 4),
+    (b"minus", 5),
+)
 
 
 def truncate(body: bytearray, at: int, chance: random.Random) -> None:
@@ -116,7 +124,15 @@ def feed(walker: Any, signal: int, body: bytes, chance: random.Random, counts: C
     counts["odd" if groups is None else "plain"] += 1
     items = list(items_of(groups or ()))
     keys.find(items)
-    keys.find([damaged(items[0], chance) if items else body])
+    odd = damaged(items[0], chance) if items else body
+    keys.find([odd])
+    names = _NAMES[: chance.randrange(len(_NAMES) + 1)]
+    rows = walker.Shapes(names).read([*items, odd], list(range(len(items) + 1)), bool(chance.randrange(2)))
+    counts["read"] += len(rows) - rows.count(None)
+    for item in (*items, odd):
+        walker.textual(signal, item)
+    ids = [item[2:18] for item in items]
+    walker.select(ids, items, dict.fromkeys(walker.share(ids, 7, 1 << 63)))
 
 
 def in_slices(walker: Any, signal: int, body: bytes, size: int = 100) -> Any:
@@ -173,9 +189,13 @@ def main(folder: Path) -> None:
     for signal, body in bodies.items():
         settings = (_ATTRIBUTES[signal], 3, _ENTRIES)
         items = list(items_of(walker.open(signal, body)))
-        starved += starve(walker.open, signal, body) + starve(in_slices, walker, signal, body)
+        ids = [item[2:18] for item in items]
+        starved += starve(walker.open, signal, body) + starve(in_slices, walker, signal, body) + starve(walker.Shapes, _NAMES)
+        starved += starve(walker.Shapes(_NAMES[:5]).read, items, list(range(len(items))), True)
+        starved += starve(walker.share, ids, 7, 1 << 63) + starve(walker.select, ids, items, dict.fromkeys(ids))
+        starved += sum(starve(walker.textual, signal, item) for item in items)
         starved += starve(walker.Keys, *settings) + starve(walker.Keys(*settings).find, items)
-    print(f"{counts['plain']} plain, {counts['odd']} odd, {starved} without memory")
+    print(f"{counts['plain']} plain, {counts['odd']} odd, {counts['read']} read, {starved} without memory")
 
 
 if __name__ == "__main__":

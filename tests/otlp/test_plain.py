@@ -158,6 +158,63 @@ def test_a_thousand_resources_and_a_hundred_thousand_records_are_the_most() -> N
     assert plain.open_plain(Signal.LOGS, frame(1, frame(2, frame(2, b"") * 100_001))) is None
 
 
+def test_spans_of_one_trace_that_stand_together_share_their_id() -> None:
+    body = traces(*(span(trace=bytes([number // 3 + 1]) * 16) for number in range(6))).SerializeToString()
+    batch = plain.open_plain(Signal.TRACES, body)
+    assert batch is not None
+    ids = next(batch.scopes()).trace_ids
+    assert ids is not None
+    assert len(set(map(id, ids))) == 2
+    assert agrees(Signal.TRACES, body)
+
+
+_ids = st.sampled_from([bytes([number]) * 16 for number in range(5)])
+
+
+@given(st.lists(_ids), st.dictionaries(_ids, st.none()))
+@MANY
+def test_what_is_wanted_is_selected_as_python_selects_it(ids: list[bytes], wanted: dict[bytes, None]) -> None:
+    items = [object() for _ in ids]
+    walker = plain.select(ids, items, wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "compiled", None)
+        assert plain.select(ids, items, wanted) == walker
+    assert walker[0] == [each for each in ids if each in wanted]
+
+
+def test_a_selection_is_asked_for_in_lists_of_one_length() -> None:
+    for wrong, error in ((([b""], [], {}), ValueError), (((), [], {}), TypeError), (([[]], [0], {}), TypeError)):
+        with pytest.raises(error):
+            plain.compiled.select(*wrong)
+
+
+def test_a_share_is_taken_of_bytes_and_a_text_is_one_of_a_signal() -> None:
+    with pytest.raises(TypeError):
+        plain.compiled.share([1], 0, 0)
+    with pytest.raises(TypeError):
+        plain.compiled.textual(1, "text")
+
+
+class Liar:
+    """A key whose comparison empties the lists that are being read."""
+
+    def __init__(self, *lists: list[Any]) -> None:
+        self.lists = lists
+
+    def __hash__(self) -> int:
+        return hash(b"x")
+
+    def __eq__(self, other: object) -> bool:
+        for each in self.lists:
+            each.clear()
+        return False
+
+
+def test_lists_that_change_while_they_are_read_do_no_harm() -> None:
+    ids, items = [bytes(bytearray(b"x")) for _ in range(3)], [object() for _ in range(3)]
+    assert plain.compiled.select(ids, items, {Liar(ids, items): None}) == ([], [])
+
+
 def test_values_are_nested_to_a_depth_that_the_stack_bears() -> None:
     def nested(depth: int) -> bytes:
         value = frame(1, b"x")

@@ -9,9 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector.otlp import plain
 from collector.processors.tail_sampling.hashing import DEFAULT_SALT, Share, fnv1a, threshold
 
 MAX = 2**64 - 1
+
+
+@pytest.fixture(autouse=True, params=["compiled", "python"], scope="module")
+def walker(request):
+    """Everything here holds with the compiled walker and without it."""
+    if request.param == "compiled" and not plain.COMPILED:
+        pytest.skip("the walker is not compiled here")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setattr(plain, "compiled", None)
+        yield
 
 
 @pytest.mark.parametrize(

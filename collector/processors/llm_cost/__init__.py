@@ -7,7 +7,7 @@ Example:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -48,8 +48,30 @@ class LlmCost(Processor):
         if not positions:
             return batch
         self._accounting.begin(now)
+        calls = sorted(self._read(batch, positions))
+        changed = self._settle_all(calls, now) or self._settle(calls, now)
+        self._accounting.end(now)
+        return Batch(batch.signal, batch.groups, None, batch.metadata) if changed else batch
+
+    def _settle_all(self, calls: Sequence[_Found], now: float) -> bool:
+        """Whether all calls were settled, together."""
+        quick = [call for _, _, _, call, _, _ in calls if isinstance(call, tuple)]
+        if len(quick) < len(calls) or not quick:
+            return False
+        try:
+            stamped = self._accounting.settle_all(quick, now)
+        except Exception:  # one by one they tell which of them is to blame
+            return False
+        if stamped is None:
+            return False
+        for (_, _, _, _, scope, index), item in zip(calls, stamped, strict=True):
+            scope.items[index] = item
+        return True
+
+    def _settle(self, calls: Sequence[_Found], now: float) -> bool:
+        """Settle one call after the other; whether any span was changed."""
         changed, settle, settle_quick = False, self._accounting.settle, self._accounting.settle_quick
-        for _, _, _, call, scope, index in sorted(self._read(batch, positions)):
+        for _, _, _, call, scope, index in calls:
             try:
                 stamped = settle_quick(call, now) if isinstance(call, tuple) else settle(call, now)
             except Exception as error:
@@ -58,8 +80,7 @@ class LlmCost(Processor):
             if stamped is not None:
                 scope.items[index] = stamped
                 changed = True
-        self._accounting.end(now)
-        return Batch(batch.signal, batch.groups, None, batch.metadata) if changed else batch
+        return changed
 
     def kept(self, batch: Batch) -> None:
         """Show exemplars of traces that were kept (R-109)."""
@@ -96,23 +117,23 @@ class LlmCost(Processor):
         return self._accounting.spend.hours(now, hours)
 
     def _read(self, batch: Batch, positions: list[int]) -> Iterator[_Found]:
-        offset, first, look = 0, 0, self._accounting.look
+        offset, first, look, rows = 0, 0, self._accounting.look, self._accounting.rows
         for group in batch.groups:
             for scope in group.scopes:
                 end = offset + len(scope.items)
                 beyond = bisect_left(positions, end, first)
                 origin = self._origin(group, scope) if beyond > first else _NOBODY
-                for position in positions[first:beyond]:
-                    index = position - offset
+                indexes = [position - offset for position in positions[first:beyond]]
+                for index, row in zip(indexes, rows(scope.items, indexes, origin), strict=True):
                     try:
-                        call = look(scope.items[index], origin)
+                        call = look(scope.items[index], origin, row)
                     except Exception as error:
                         self._spare(error)
                         continue
                     if isinstance(call, tuple):
-                        yield call[0], -call[1], position, call, scope, index
+                        yield call[0], -call[1], offset + index, call, scope, index
                     elif call is not None:
-                        yield call.end, -call.start, position, call, scope, index
+                        yield call.end, -call.start, offset + index, call, scope, index
                 first, offset = beyond, end
 
     def _origin(self, group: Group, scope: Scope) -> Origin:

@@ -1,7 +1,11 @@
-"""From a call that was read to counters and attributes: is it new, what did it cost, where did the amount come from."""
+"""From a call that was read to counters and attributes: is it new, what did it cost, where did the amount come from.
+
+A little longer than most files: the thorough and the quick way stand side by side, so that a change of one meets the other.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -21,9 +25,10 @@ from collector.processors.llm_cost.options import Options, PriceFile
 from collector.processors.llm_cost.plans import Plan, Plans, Quick, composer, divisor
 from collector.processors.llm_cost.prices import PriceBook, Resolved
 from collector.processors.llm_cost.rates import date_ns
-from collector.processors.llm_cost.shapes import Reading, decode, kinds
+from collector.processors.llm_cost.shapes import Reading, Row, decode, kinds
 from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN, double, without
 from collector.processors.llm_cost.tally import Tally
+from collector.processors.llm_cost.together import settle_together, tally_of
 from collector.processors.llm_cost.usage import time_to_first_token, truth
 from collector.processors.llm_cost.verdict import Verdict, judge, moment, name_of, resolve, why
 
@@ -58,10 +63,21 @@ class Accounting:
         self._aged = 0.0
         self._arrival = 0
 
-    def look(self, item: bytes, origin: Origin) -> Seen | Quick | None:
+    def rows(self, items: list[bytes], positions: list[int], origin: Origin) -> Sequence[Row | None]:
+        """What the walker knows of the spans at these positions, for `look`."""
+        return [None] * len(positions) if self.thorough else self._layouts.rows(items, positions, origin)
+
+    def look(self, item: bytes, origin: Origin, row: Row | None = None) -> Seen | Quick | None:
         """The call in an encoded span. Raises protobuf's DecodeError."""
-        if self.thorough:
-            return self._look(item, origin)
+        if row is None:
+            return self._look(item, origin) if self.thorough else self._read(item, origin)
+        end, start, own, parent, trace_id, words, counts, identity, first = row
+        plan = self._plans.get((origin, words))
+        if plan is None:
+            return self._learn(item, origin, ((origin, words), counts, identity, first))
+        return end, start, plan, item, own, parent, plan.usage(counts), identity, first and first / plan.divisor, trace_id
+
+    def _read(self, item: bytes, origin: Origin) -> Seen | Quick | None:
         span = decode(item)
         start, end = span.start, span.end
         if end <= start:  # an attribute may know better
@@ -111,6 +127,12 @@ class Accounting:
             self.counters.evicted.add(self._dedup.evicted - self._evicted)
             self._evicted = self._dedup.evicted
 
+    def settle_all(self, calls: Sequence[Quick], now: float) -> list[bytes] | None:
+        """As `settle_quick` for all calls of a batch; None when they must be settled one by one."""
+        arrival = self._arrival
+        moments = [start if 0 < start <= arrival else moment(start, now) for _, start, *_ in calls]
+        return settle_together(calls, moments, self._book, self._dedup, self._books, now)
+
     def settle_quick(self, quick: Quick, now: float) -> bytes | None:
         """As `settle`, for a span that has a plan."""
         _, start, plan, item, own, parent, usage, identity, _, _ = quick
@@ -121,7 +143,9 @@ class Accounting:
             elif self._dedup.call(own, parent, now):
                 self._count_quick(quick, None, at)
             return _longer(item, plan.missing.words)
-        entry, amount = plan.price(at, self._book) if plan.split else None, None
+        entry, amount = plan.entry, None
+        if entry is None or not entry.from_ns <= at < entry.until_ns:
+            entry = plan.price(at, self._book)
         if entry is not None:
             if not plan.complete and (entry.partial or entry.lacks(usage)):
                 return self._settle_thoroughly(item, plan.origin, now)
@@ -144,11 +168,7 @@ class Accounting:
 
     def _count_quick(self, quick: Quick, amount: float | None, at: int) -> None:
         end, start, plan, _, _, _, usage, _, first, trace_id = quick
-        key = (plan, amount is None)
-        tally = self._books.tally(key)
-        if tally is None:
-            source, reason = ("", plan.reason) if amount is None else ("computed", "")
-            tally = self._books.open(key, Tally(plan.labels, plan.status, source, reason, plan.name, plan.limited))
+        tally = tally_of(plan, self._books, priced=amount is not None)
         self._books.add((tally, at, (end - start) / 1e9 if end > start else 0.0, first, usage, amount, trace_id))
 
     def settle(self, seen: Seen, now: float) -> bytes | None:

@@ -60,6 +60,16 @@ class Books:
                 self._high, tally.labels[2], amount, tokens(usage)[2], tally.labels[0],
             )  # fmt: skip
 
+    def add_all(self, calls: list[Call], dearest: float) -> None:
+        """Count several priced calls, the dearest of which cost that much."""
+        if dearest > self._high:
+            for call in calls:
+                self.add(call)
+            return
+        for call in calls:
+            call[0].calls.append(call)
+        self.spend.keep_all(calls)
+
     def close(self, now: float) -> None:
         """Book what the batch's tallies hold."""
         for tally in self._open.values():

@@ -6,7 +6,7 @@ never taken back.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -45,6 +45,10 @@ class Generations(Generic[K]):
         had = young.get(key, 0)
         young[key] = had | bits
         return had | old.get(key, 0)
+
+    def has_room(self, count: int) -> bool:
+        """Whether that many may be added without forgetting others."""
+        return len(self._young) <= self._half - count
 
     def room(self, count: int, now: float) -> tuple[dict[K, int], dict[K, int]]:
         """The young entries, with room for one or two more, and the old ones: to look up and mark several at once."""
@@ -97,6 +101,29 @@ class Dedup:
         if len(parent) > _TRACE_ID:
             young[parent] = young.get(parent, 0) | USAGE_BELOW
         return kind
+
+    def take(self, owns: Sequence[bytes], parents: Sequence[bytes], call_ids: Sequence[tuple[str, str]], now: float) -> bool:
+        """As `usage` for several calls that are no rollups, if it has nothing against any of them; else False, nothing done."""
+        count = len(owns)
+        if not (self.marks.has_room(2 * count) and self._ids.has_room(count)):
+            return False
+        (young, old), (ids, earlier) = self.marks.room(2, now), self._ids.room(1, now)
+        own, known = dict.fromkeys(owns, COUNTED), dict.fromkeys(call_ids, 1)
+        above = dict.fromkeys([parent for parent in parents if len(parent) > _TRACE_ID], USAGE_BELOW)
+        if len(own) < count or len(known) < count or not all(len(identity) >= _SHORT_ID for _, identity in known):
+            return False
+        if not all(each.keys().isdisjoint(own) for each in (young, old, above)):  # what is in brackets is looked through
+            return False
+        if not all(each.keys().isdisjoint(known) for each in (ids, earlier)):
+            return False
+        if min(map(len, owns)) <= _TRACE_ID or any(young[each] != USAGE_BELOW for each in above.keys() & young.keys()):
+            return False
+        if any(old[each] & COUNTED for each in above.keys() & old.keys()):
+            return False
+        young.update(own)
+        young.update(above)
+        ids.update(known)
+        return True
 
     def _of(self, span: bytes) -> int:
         return self.marks.get(span) if len(span) > _TRACE_ID else 0  # a trace id alone names no span

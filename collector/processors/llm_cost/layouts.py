@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
+from collector.otlp import plain
 from collector.processors.llm_cost.call import Origin
-from collector.processors.llm_cost.shapes import COUNT, IDENTITY, INTRICATE, SAME, SECONDS, THERE, Reading
+from collector.processors.llm_cost.shapes import COUNT, IDENTITY, INTRICATE, SAME, SECONDS, THERE, Reading, Row
 from collector.processors.llm_cost.usage import LIMIT
 
 _KEY, _VALUE, _TEXT, _INTEGER, _DOUBLE = b"\n\x12\n\x18!"  # protobuf tags of KeyValue and AnyValue
@@ -78,8 +79,18 @@ class Layouts:
         """`kinds`: what to do with each name. One of 128 bytes or more is never plain."""
         names = {name.encode(): kind for name, kind in kinds.items()}
         self._kinds = {bytes((_KEY, len(name))) + name: kind for name, kind in names.items() if len(name) < 128}
+        self._rows: Any = None
+        if plain.compiled is not None:
+            self._rows = plain.compiled.Shapes(tuple([(name, kind) for name, kind in names.items() if name]))
         self._known: dict[tuple[bytes, ...], Layout | None] = {}
         self._last: dict[tuple[Origin, int], Layout] = {}
+
+    def rows(self, items: list[bytes], positions: list[int], origin: Origin) -> Sequence[Row | None]:
+        """What the walker reads from the items at these positions; None where `guess` and `read` must."""
+        if self._rows is None:
+            return [None] * len(positions)
+        rows: list[Row | None] = self._rows.read(items, positions, origin.named)
+        return rows
 
     def guess(self, attributes: _Attributes, span: Any, origin: Origin) -> Reading | None:
         """As `read`, by the layout of the span before it. True only if the shape is known: the names in it were not checked."""

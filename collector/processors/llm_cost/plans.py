@@ -5,7 +5,7 @@ A plan is made by the thorough path from the second span of a shape, so both pat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from collector.processors.llm_cost.attributes import Stamp, stamp_for
@@ -14,10 +14,19 @@ from collector.processors.llm_cost.normalized import Missing
 from collector.processors.llm_cost.prices import PriceBook, Resolved
 from collector.processors.llm_cost.rates import Entry
 from collector.processors.llm_cost.shapes import COUNT, Shape
-from collector.processors.llm_cost.usage import COUNTS, Emitter, Usage, compose, disjoint, ruling, time_to_first_token
+from collector.processors.llm_cost.usage import (
+    COUNTS,
+    Emitter,
+    Usage,
+    compose,
+    disjoint,
+    plain_usage,
+    ruling,
+    time_to_first_token,
+)
 
 _MOST, _WIDEST, _LONGEST = 4096, 64, 4096
-Compose = Callable[[list[int]], Usage | None]
+Compose = Callable[[Sequence[int]], Usage | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +57,9 @@ class Plan:
     """The price has all main units."""
 
     def price(self, at: int, book: PriceBook) -> Entry | None:
-        """The price of a span that started then (ns)."""
+        """The price of a span that started then (ns); None as long as input and output are not known apart."""
+        if not self.split:
+            return None
         entry = self.entry
         if entry is None or not entry.from_ns <= at < entry.until_ns:
             entry = book.entry(self.resolved, at)
@@ -82,8 +93,7 @@ class Plans:
         """Whether it was there before; from now on it was."""
         if shape in self._known:
             return True
-        _, _, name, written, same = shape
-        if len(written) + len(same) <= _WIDEST and sum(map(len, (name, *written, *same))) <= _LONGEST:
+        if _is_small(shape):
             if len(self._known) >= _MOST:
                 del self._known[next(iter(self._known))]
             self._known[shape] = None
@@ -94,6 +104,13 @@ class Plans:
         self._known[shape] = plan
 
 
+def _is_small(shape: Shape) -> bool:
+    if len(shape) == 2:
+        return len(shape[1]) <= _LONGEST
+    _, _, name, written, same = shape
+    return len(written) + len(same) <= _WIDEST and sum(map(len, (name, *written, *same))) <= _LONGEST
+
+
 def composer(seen: Seen, kinds: Mapping[str, int], rules: list[dict[str, str]]) -> Compose:
     """From the counts of a span, in the order they were written, to its usage."""
     written = [place for place, entry in enumerate(seen.span.attributes) if kinds.get(entry.key) == COUNT]
@@ -101,7 +118,7 @@ def composer(seen: Seen, kinds: Mapping[str, int], rules: list[dict[str, str]]) 
     slots = {name: written.index(fields[name][0][2]) for name in COUNTS if name in fields}
     if slots.keys() - {"total_tokens"} == {"input_tokens", "output_tokens"}:
         given, out = slots["input_tokens"], slots["output_tokens"]
-        return lambda counts: Usage(counts[given], 0, 0, 0, counts[out])
+        return lambda counts: plain_usage(counts[given], counts[out])
     emitter = Emitter(seen.origin.scope, seen.origin.version, seen.span.name, seen.provider, seen.request_model)
     apart, rule = disjoint(seen.found), ruling(seen.found, emitter, rules)
     places = tuple(slots.items())
@@ -109,7 +126,7 @@ def composer(seen: Seen, kinds: Mapping[str, int], rules: list[dict[str, str]]) 
         return lambda counts: compose({name: counts[place] for name, place in places}, [], apart, lambda *_: rule)
     inputs = [written.index(position) for _, _, position in fields.get("input_tokens", ())]
 
-    def usage(counts: list[int]) -> Usage | None:
+    def usage(counts: Sequence[int]) -> Usage | None:
         def exclusive(given: int, cached: int) -> bool | None:
             return not any(counts[place] == given - cached for place in inputs)
 

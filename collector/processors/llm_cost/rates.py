@@ -110,7 +110,8 @@ def _single(rates: Mapping[str, float]) -> Callable[[Usage], float]:
     w5, w1, request = rates["write_5m"], rates["write_1h"], rates["request"]
 
     def price(u: Usage) -> float:
-        return u.uncached * unc + u.cache_read * read + u.write_5m * w5 + u.write_1h * w1 + u.output * out + request
+        uncached, cached, five, hour, output = u[:5]  # half the time of five attributes
+        return uncached * unc + cached * read + five * w5 + hour * w1 + output * out + request
 
     own = " ".join(name for name, parent in _SUBSETS.items() if name in rates and rates[name] != rates.get(parent, 0.0))
     if not own:

@@ -56,10 +56,13 @@ _slim = slim_schema(
 decode = _slim["Span"].FromString
 """A span whose attributes stay encoded. Raises protobuf's DecodeError."""
 
-Shape = tuple[Origin, int, str, tuple[bytes, ...], tuple[bytes, ...]]
-"""Origin, status, name of the span where it matters, names of what differs or is only there, attributes that are the same."""
-Reading = tuple[Shape, list[int], str | None, float | None]
+Shape = tuple[Origin, int, str, tuple[bytes, ...], tuple[bytes, ...]] | tuple[Origin, bytes]
+"""Origin, status, name of the span where it matters, names of what differs or is only there, attributes that are the same. The
+walker puts all but the origin into one bytes object."""
+Reading = tuple[Shape, Sequence[int], str | None, float | None]
 """Shape, token counts in the order they were written, response id, time to the first token as it was written."""
+Row = tuple[int, int, bytes, bytes, bytes, bytes, tuple[int, ...], str | None, float | None]
+"""A span as the walker reads it: end, start, own, parent (as in Seen), trace id, shape without origin, rest of the Reading."""
 
 
 def kinds(names: Mapping[str, Sequence[tuple[str, int, Path_]]], labels: Collection[str]) -> dict[str, int]:

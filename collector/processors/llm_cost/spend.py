@@ -51,6 +51,7 @@ class Spend:
         self._last: deque[Call] = deque(maxlen=most)
         self.keep = self._last.append
         """Keep one call for the history; its sums come with its tally."""
+        self.keep_all = self._last.extend
 
     def book(self, tally: Tally) -> None:
         """Add the sums of a batch's calls of one kind."""

@@ -54,11 +54,13 @@ class Tally:
 
     def _count_tokens(self, usages: Sequence[Usage]) -> None:
         self.told = bool(usages)
-        self.uncached = sum([usage.uncached for usage in usages])
-        self.cache_read = sum([usage.cache_read for usage in usages])
-        self.cache_write = sum([usage.write_5m + usage.write_1h for usage in usages])
-        self.output = sum([usage.output for usage in usages])
-        totals = [usage.total for usage in usages if usage.total is not None]
+        self.uncached = self.cache_read = self.cache_write = self.output = 0
+        totals: Sequence[int] = ()
+        if usages:
+            uncached, cached, five, hour, output, _, _, _, _, _, _, _, total, _, _ = zip(*usages, strict=True)
+            self.uncached, self.cache_read, self.output = sum(uncached), sum(cached), sum(output)
+            self.cache_write = sum(five) + sum(hour)
+            totals = [whole for whole in total if whole is not None]
         self.whole, self.unsplit = bool(totals), sum(totals)
         self.prompt = self.uncached + self.cache_read + self.cache_write
         self.tokens = self.prompt + self.output + self.unsplit

@@ -29,6 +29,7 @@ class Redaction(Processor):
         super().__init__(config, settings)
         self.redactor: Redactor = config.build()
         self._scanner = Scanner(self.redactor.masks.patterns)
+        self._named = ""
         self._enforcing = config.mode == "enforce"
         counter = settings.meters.counter
         self._detections = counter(
@@ -77,7 +78,9 @@ class Redaction(Processor):
         except EngineFailed as error:
             self._fail_closed.add(1, "engine")
             raise Refused(f"redaction: {error}", reason="redaction") from None
-        self._engine.set(1, self._scanner.engine)
+        if self._named != self._scanner.engine:
+            self._named = self._scanner.engine
+            self._engine.set(1, self._named)
         self._bytes.add(sum(map(len, parts)), signal.value)
         if hits.floods:
             self._floods.add(len(hits.floods), signal.value)

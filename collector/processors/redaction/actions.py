@@ -50,6 +50,8 @@ class Rule:
     tail: str = ""
     allow: tuple[re.Pattern[str], ...] = ()
     own: bool = False
+    needs: tuple[str, ...] = ()
+    """A text with none of these holds no finding; empty where nothing as simple can be said."""
 
     @property
     def everywhere(self) -> bool:

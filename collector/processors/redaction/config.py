@@ -146,6 +146,7 @@ class RedactionConfig(Config):
             keep.keep_last,
             keep.tail,
             tuple(re.compile(fnmatch.translate(each)) for each in entry.allow),
+            needs=secrets.NEEDS.get(name, ("@",) if name == "email" else ()),
         )
 
     def _own_patterns(self) -> list[tuple[str, str]]:

@@ -1,4 +1,7 @@
-"""Edits one text: all finders that are awake, overlaps resolved, one replacement from the end, JSON kept JSON."""
+"""Edits one text: all finders that are awake, overlaps resolved, one replacement from the end, JSON kept JSON.
+
+A little longer than most files: what may skip a text or a key is read beside what it skips.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,10 @@ from collector.processors.redaction.prefilter import Masks
 from collector.processors.redaction.views import TooDeep, back, views
 
 PASSES = 4
+ESCAPES = ("%", "\\")
+"""A text without any of these says what it says: there is no other view of it."""
+_MASKS, _KEYS, _KEY = 256, 4096, 100
+"""Masks and keys remembered, and the longest key."""
 NARROW_HITS = 20_000
 
 
@@ -74,6 +81,8 @@ class Redactor:
         self._exclude, self._force, self._blocked = tuple(exclude), tuple(force), blocked
         self._blob_min = blob_min
         self._selected: dict[int, Sequence[Rule]] = {}
+        self._needs: dict[int, tuple[str, ...]] = {}
+        self._forced: dict[str, Rule | None] = {}
         self._clean_names: set[str] = set()
         self._narrow: Scanner | None = None
 
@@ -89,6 +98,8 @@ class Redactor:
     def edit(self, text: str, key: str, mask: int, report: Report) -> str:
         """The text as it may go on; counts into `report`. Raises DropAttribute or DropRecord; what fails becomes a marker."""
         try:
+            if not report.flooded and self._rules_out(text, mask):
+                return text
             rules = self._awake(text, key, mask, report)
             findings = self._find(text, key, rules)
             return self._edit(text, key, rules, findings, report) if findings else text
@@ -104,8 +115,8 @@ class Redactor:
         if key in self._clean_names:
             return key
         edited = self.edit(key, "", self.masks.all, report)
-        if edited == key and len(key) <= 100:
-            if len(self._clean_names) >= 4096:
+        if edited == key and len(key) <= _KEY:
+            if len(self._clean_names) >= _KEYS:
                 self._clean_names.clear()
             self._clean_names.add(key)
         return edited
@@ -120,6 +131,16 @@ class Redactor:
 
     def forced(self, key: str) -> Rule | None:
         """The rule by which the whole value under `key` goes, whatever it holds."""
+        if key in self._forced:
+            return self._forced[key]
+        rule = self._forcing(key)
+        if len(key) <= _KEY:
+            if len(self._forced) >= _KEYS:
+                self._forced.clear()
+            self._forced[key] = rule
+        return rule
+
+    def _forcing(self, key: str) -> Rule | None:
         if self._key_rule is not None and not is_count(key) and is_secret_key(key):
             return self._key_rule
         if any(fnmatchcase(key, glob) for glob in self._force):
@@ -143,12 +164,26 @@ class Redactor:
         report.detections[rule.name, rule.action] += 1
         return text if rule.action == DETECT_ONLY else self._replacement(rule, text)
 
+    def _rules_out(self, text: str, mask: int) -> bool:
+        """Whether no rule that is awake can find anything, because the text holds none of what they need."""
+        needs = self._needs.get(mask)
+        if needs is None:
+            if len(self._needs) >= _MASKS:
+                self._needs.clear()
+            awake = [rule for wakes, rule in self._wakes if wakes & mask]
+            words = [*(word for rule in awake for word in rule.needs), *ESCAPES]
+            needs = self._needs[mask] = tuple(words) if all(rule.needs for rule in awake) else ("",)
+        for word in needs:  # noqa: SIM110 - a generator costs more than the search
+            if word in text:
+                return False
+        return True
+
     def _awake(self, text: str, key: str, mask: int, report: Report) -> Sequence[Rule]:
         if report.flooded and len(text) > 512:
             mask = self._narrowed(f"\n{key}\n{text}", mask)
         rules = self._selected.get(mask)
         if rules is None:
-            if len(self._selected) >= 256:
+            if len(self._selected) >= _MASKS:
                 self._selected.clear()
             rules = self._selected[mask] = [rule for wakes, rule in self._wakes if wakes & mask]
         if self._exclude and self._excluded(key):
@@ -181,7 +216,7 @@ class Redactor:
 
     def _find(self, text: str, key: str, rules: Sequence[Rule]) -> list[Finding]:
         found = list(self._look(text, key, rules))
-        if "%" in text or "\\" in text:
+        if any(escape in text for escape in ESCAPES):
             for decoded, chain in views(text):
                 for finding in self._look(decoded, key, self.rules):
                     start, end = back(chain, finding.start, finding.end)

@@ -41,6 +41,12 @@ SHAPES: dict[str, tuple[str, str]] = {
     "stripe_key": ("_live_ _test_ whsec_", r"(?:[srp]k_(?:live|test)_[A-Za-z0-9]{10,247}|whsec_[A-Za-z0-9+/]{16,})" + RIGHT),
 }
 
+NEEDS: dict[str, tuple[str, ...]] = {
+    **{name: tuple(words.split()) for name, (words, _) in SHAPES.items()},
+    "jwt": (".eyJ",), "private_key": ("PRIVATE KEY",), "url_credentials": ("://",),
+}  # fmt: skip
+"""What a text must hold, one of these, for a finder to find anything in it."""
+
 
 def shape_finder(name: str) -> Finder:
     """The finder of one of SHAPES."""

@@ -191,7 +191,7 @@ class Walk:
         text = value.string_value
         if key in _CLIENT_KEYS and is_public(text):
             edited = self._redactor.client_address(text, self._report)
-        elif is_count(key) and text.isdigit():
+        elif text.isdigit() and is_count(key):
             return
         else:
             edited = self._redactor.edit(text, key, self._mask, self._report)

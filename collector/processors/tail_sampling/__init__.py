@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain, compress
+from itertools import chain
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -31,6 +31,7 @@ from pydantic import Field, field_validator, model_validator
 from collector import fields
 from collector.component import Processor, Settings
 from collector.model import Batch, Group, Scope, Signal
+from collector.otlp.plain import select
 from collector.processors.tail_sampling.decisions import Decisions
 from collector.processors.tail_sampling.evidence import Errors, Evidence, Slice, Times, widened
 from collector.processors.tail_sampling.memory import ID, Chunk, Held, Piece, alike, merged, spans_of
@@ -117,13 +118,14 @@ class TailSampling(Processor):
     def process(self, batch: Batch, now: float) -> Batch | None:
         """The spans of sampled traces, in order, with what was held of them."""
         slices = [Slice(group.header, scope) for group in batch.groups for scope in group.scopes]
-        unique: dict[bytes, None] = {}
-        for part in slices:
-            unique |= dict.fromkeys(part.ids)
+        unique = dict.fromkeys(chain.from_iterable([part.ids for part in slices]))
         kept = self._sampled.known(unique)
         fresh = [trace_id for trace_id in unique if trace_id not in kept] if kept else list(unique)
         late = self._dropped.known(fresh)
-        again = {trace_id: traces[trace_id] for trace_id in fresh if trace_id in traces} if (traces := self._held.traces) else {}
+        traces = self._held.traces
+        again: dict[bytes, Chunk] = {}
+        if not traces.keys().isdisjoint(fresh):
+            again = {trace_id: traces[trace_id] for trace_id in fresh if trace_id in traces}
         self._report.new(len(fresh) - len(late) - len(again))
         waiting, times = self._states(slices, fresh, late, again)
         refused = self._judge(waiting, late, again, kept)
@@ -262,9 +264,9 @@ class TailSampling(Processor):
         if waiting:
             chunk = Chunk(now, waiting, {trace_id: times.get(trace_id, (0, 0)) for trace_id in waiting} if times else {})
             for part in slices:
-                stays = list(map(waiting.__contains__, part.ids))
-                if True in stays:
-                    chunk.add(part.header, part.scope.header, compress(part.ids, stays), list(compress(part.scope.items, stays)))
+                ids, items = select(part.ids, part.scope.items, waiting)
+                if ids:
+                    chunk.add(part.header, part.scope.header, ids, items)
             self._held.add(chunk)
         return self._held.spans - before
 
@@ -306,23 +308,24 @@ class TailSampling(Processor):
             return pieces
         return [(group, scope, [marked(item, verdict) for item in items]) for group, scope, items in pieces]
 
-    def _pass(self, batch: Batch, slices: Sequence[Slice], kept: Mapping[bytes, Verdict]) -> tuple[int, list[Group]]:
+    def _pass(self, batch: Batch, slices: Sequence[Slice], kept: dict[bytes, Verdict]) -> tuple[int, list[Group]]:
         """How many spans of the batch go on, and they themselves."""
         total, parts, groups = 0, iter(slices), []
         for group in batch.groups:
             scopes = []
             for scope in group.scopes:
-                ids = next(parts).ids
-                positions = [position for position, trace_id in enumerate(ids) if trace_id in kept]
-                if len(positions) < len(ids):
-                    scope = scope.keep(positions)
-                verdicts = [kept[ids[position]] for position in positions]
-                for verdict, spans in Counter(verdicts).items():
+                part = next(parts)
+                ids, items = select(part.ids, scope.items, kept) if kept else ([], [])
+                if len(ids) < len(part.ids):
+                    heads = scope.heads and select(part.ids, scope.heads, kept)[1]
+                    scope = Scope(scope.header, items, heads, None if scope.trace_ids is None else ids)
+                verdicts = [kept[trace_id] for trace_id in ids]
+                for verdict, spans in Counter(verdicts).items() if ids else ():
                     self._report.kept(verdict.policy, spans)
                 if self.config.record_policy:
                     items = [marked(item, verdict) for item, verdict in zip(scope.items, verdicts, strict=True)]
                     scope = Scope(scope.header, items, scope.heads)
-                total += len(positions)
+                total += len(ids)
                 scopes.append(scope)
             groups.append(Group(group.header, scopes))
         return total, groups

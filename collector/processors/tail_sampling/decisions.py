@@ -22,10 +22,11 @@ class Decisions(Generic[V]):
     def known(self, ids: Collection[bytes]) -> dict[bytes, V]:
         """The decisions that are still known; asking keeps them known."""
         new, old = self._new, self._old
-        found = {trace_id: new[trace_id] for trace_id in ids if trace_id in new}
-        for trace_id in [trace_id for trace_id in ids if trace_id in old]:
-            found[trace_id] = old.pop(trace_id)
-            self.put((trace_id,), found[trace_id])
+        found = {} if new.keys().isdisjoint(ids) else {trace_id: new[trace_id] for trace_id in ids if trace_id in new}
+        if not old.keys().isdisjoint(ids):
+            for trace_id in [trace_id for trace_id in ids if trace_id in old]:
+                found[trace_id] = old.pop(trace_id)
+                self.put((trace_id,), found[trace_id])
         return found
 
     def put(self, ids: Sequence[bytes], decision: V) -> None:

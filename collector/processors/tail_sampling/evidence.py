@@ -97,7 +97,7 @@ class Evidence:
         if self._finder is not None:
             self._finder.warm()
 
-    def fixed(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+    def fixed(self, ids: list[bytes]) -> dict[bytes, int]:
         """The bits that a trace id sets by itself."""
         bits = dict.fromkeys(ids, self._plan.always)
         for share, bit in self._plan.shares:

@@ -11,6 +11,8 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import compress
 
+from collector.otlp import plain
+
 _OFFSET, _PRIME, _MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
 _ID = 16
 _BLOCK, _ROUND = 256, 16
@@ -68,8 +70,11 @@ class Share:
         self._threshold = threshold(percentage)
         self._state = fnv1a((salt or DEFAULT_SALT).encode())
 
-    def pick(self, ids: Sequence[bytes]) -> list[bytes]:
+    def pick(self, ids: list[bytes]) -> list[bytes]:
         """Those of `ids` that belong to the share."""
+        if plain.compiled is not None:
+            chosen: list[bytes] = plain.compiled.share(ids, self._state, self._threshold)
+            return chosen
         if len(ids) < 4 or set(map(len, ids)) != {_ID}:
             return [trace_id for trace_id in ids if fnv1a(trace_id, self._state) <= self._threshold]
         out: list[bytes] = []

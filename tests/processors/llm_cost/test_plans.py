@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client import generate_latest
 
+from collector.otlp import plain
 from collector.processors.llm_cost import shapes
 from collector.processors.llm_cost.dialects import data
 from tests.processors.llm_cost.calls import NOW, START, call, cost, made, raw, through
@@ -97,9 +98,19 @@ def _shown(processor: Any) -> list[tuple[str, float]]:
     return [(name, float(value)) for name, value in pairs]
 
 
+@pytest.fixture(params=["compiled", "python"])
+def walker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiled walker and without it."""
+    if request.param == "compiled" and not plain.COMPILED:
+        pytest.skip("the walker is not compiled here")
+    if request.param == "python":
+        monkeypatch.setattr(plain, "compiled", None)
+
+
+@pytest.mark.usefixtures("walker")
 @pytest.mark.parametrize("config", CONFIGS)
 @given(_batches)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_both_ways_give_the_same_bytes_counters_and_spend(config: dict[str, Any], batches: list[Any]) -> None:
     quick, thorough = made(**config), made(**config)
     thorough._accounting.thorough = True
@@ -124,6 +135,7 @@ def _numbers(spend: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+@pytest.mark.usefixtures("walker")
 @pytest.mark.parametrize(
     "attribute",
     [

@@ -7,6 +7,8 @@ import time
 import uuid
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collector.processors.redaction import finders, secrets
 from collector.processors.redaction.config import RedactionConfig
@@ -205,3 +207,24 @@ def test_no_text_makes_the_whole_redactor_slow():
 def test_literals_are_found_the_longest_first():
     find = secrets.literal_finder(["abc", "abcdef"])
     assert list(find("xabcdefx abc", "")) == [(1, 7), (9, 12)]
+
+
+_pieces = st.sampled_from(
+    ["@", ".eyJ", "eyJhbGciOiJIUzI1NiJ9", "://u:pw@h.example", "PRIVATE KEY-----", "-----BEGIN ", "sk-", "ghp_", "a" * 40, "hf_", "AKIA",
+     "AIza", " ", ".", "x@y.example", "4111111111111111", "_live_", "xox", "b-", "Q~", "AccountKey=", "sk-ant-api03-", "pk-lf-"]
+)  # fmt: skip
+
+
+@given(st.lists(_pieces, max_size=8).map("".join))
+@settings(max_examples=300, deadline=None)
+def test_a_text_without_what_a_rule_needs_holds_no_finding(text):
+    for rule in RedactionConfig().rules():
+        if rule.needs and not any(word in text for word in rule.needs):
+            assert not list(rule.find(text, "key")), rule.name
+
+
+def test_what_a_rule_needs_is_known_of_those_that_are_awake_alone_most_often():
+    needs = {rule.name: rule.needs for rule in RedactionConfig().rules()}
+    assert needs["email"] == ("@",)
+    assert needs["url_credentials"] == ("://",)
+    assert needs["key_name"] == needs["credit_card"] == ()

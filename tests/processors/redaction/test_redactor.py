@@ -220,6 +220,18 @@ def test_the_memory_of_masks_is_bounded():
     for mask in range(1, 600):
         both.edit("some text", "", mask, Report())
     assert len(both._selected) <= 256
+    assert len(both._needs) <= 256
+
+
+def test_the_memory_of_keys_that_force_a_rule_is_bounded_and_right():
+    both = redactor()
+    for number in range(5000):
+        assert both.forced(f"key.{number}") is None
+    for _ in range(2):
+        assert both.forced("db.password").name == "key_name"
+        assert both.forced("k" * 101) is None
+    assert 0 < len(both._forced) <= 4096
+    assert "k" * 101 not in both._forced
 
 
 def log_lines(*bodies):

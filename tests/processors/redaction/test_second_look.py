@@ -8,9 +8,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from bench.load import CANARY, requests
 from collector.model import Signal
+from collector.otlp import plain
 from collector.otlp.scan import ENGINES, Hits, Scanner
 from collector.processors.redaction import Redaction
 from collector.processors.redaction.second_look import narrowed, textual
+from tests.otlp.test_request import number
 from tests.support import REQUEST, any_value, attributes, batch, build, span
 
 MAIL = b"ab@cd.example"
@@ -21,6 +23,17 @@ RECORD = LogRecord(
 )
 RECORD.body.CopyFrom(any_value("hello"))
 RECORD.attributes.extend(attributes({"k": "v"}))
+
+
+@pytest.fixture(autouse=True, params=["compiled", "python"], scope="module")
+def walker(request):
+    """Everything here holds with the compiled walker and without it."""
+    if request.param == "compiled" and not plain.COMPILED:
+        pytest.skip("the walker is not compiled here")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setattr(plain, "compiled", None)
+        yield
 
 
 @pytest.mark.parametrize(("item", "signal"), [(SPAN, Signal.TRACES), (RECORD, Signal.LOGS)])
@@ -113,3 +126,25 @@ def test_hardly_anything_but_planted_text_is_decoded():
         planted += sum(CANARY.encode() in item for item in items)
         marked += len(processor._scan(items, len(items), Signal.TRACES).marks)
     assert planted <= marked <= planted + 15
+
+
+_contents = st.lists(
+    st.tuples(st.integers(1, 20), st.sampled_from([0, 1, 2, 5]), st.sampled_from([0, 3, 8, 16, 200]), st.integers(0, 2**64 - 1)),
+    max_size=8,
+)
+
+
+@pytest.mark.skipif(not plain.COMPILED, reason="the walker is not compiled here")
+@settings(max_examples=200, deadline=None)
+@given(_contents, st.sampled_from([Signal.TRACES, Signal.LOGS]), st.integers(0, 3))
+def test_the_walker_leaves_out_what_python_leaves_out(contents, signal, cut):
+    item = b""
+    for field, wire, size, value in contents:
+        item += number(field << 3 | wire)
+        item += {0: number(value), 1: bytes(8), 2: number(size) + b"t" * size, 5: bytes(4)}[wire]
+    item = item[: len(item) - cut]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "compiled", None)
+        expected = textual(item, signal)
+    assert plain.compiled_module("_plain").textual(1 if signal is Signal.TRACES else 2, item) in (expected, None)
+    assert textual(item, signal) == expected
