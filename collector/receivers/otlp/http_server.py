@@ -174,7 +174,7 @@ class HttpServer:
             more = "".join([f"{name}: {value}\r\n" for name, value in _retry(answer).items()])
             return _whole(answer.http_status, kind, answer.body(json=json), more)
         self._intake.answered("OK")
-        return _whole(200, kind, success(signal, 0, "", json=json))
+        return _accepted(kind, int(time.time()))
 
     def left(self) -> None:
         """A client left while its body was on its way."""
@@ -301,8 +301,19 @@ def _whole(status: int, kind: str, body: bytes, more: str = "") -> bytes:
     """An answer as it is sent; `more`: further headers."""
     return (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: {SERVER}\r\nContent-Type: {kind}\r\n"
-        f"Content-Length: {len(body)}\r\nDate: {_date()}\r\n{more}\r\n"
+        f"Content-Length: {len(body)}\r\nDate: {_dated(int(time.time()))}\r\n{more}\r\n"
     ).encode() + body
+
+
+@lru_cache(maxsize=1)
+def _dated(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+@lru_cache(maxsize=2)
+def _accepted(kind: str, second: int) -> bytes:
+    """The usual answer, full success; made once a second."""
+    return _whole(200, kind, success(Signal.TRACES, json=kind == JSON))
 
 
 def _retry(answer: Failure) -> dict[str, str]:
@@ -311,16 +322,6 @@ def _retry(answer: Failure) -> dict[str, str]:
 
 def _too_large(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     return sum([len(key) + len(value) for key, value in headers]) > MAX_HEADER_BYTES
-
-
-def _date() -> str:
-    """The time as HTTP has it; made once a second."""
-    return _dated(int(time.time()))
-
-
-@lru_cache(maxsize=1)
-def _dated(second: int) -> str:
-    return formatdate(second, usegmt=True)
 
 
 def _media_type(headers: Mapping[str, str]) -> str:
