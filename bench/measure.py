@@ -27,7 +27,7 @@ from bench.workloads import Workload
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_READY, _ARRIVE, _QUIET = 30.0, 15.0, 0.5
+_READY, _ARRIVE, _QUIET = 30.0, 60.0, 0.5
 _COSTS = 1e-9
 
 

@@ -24,6 +24,7 @@ class Chain:
         self.signal, self.processors, self._log = signal, tuple(order(processors)), log
         self._at = self._given = 0
         self._holders = [p for p in self.processors if type(p).held is not Processor.held]
+        self._ticking = [(at, p) for at, p in enumerate(self.processors) if type(p).tick is not Processor.tick]
         self._observers = [p for p in self.processors if type(p).kept is not Processor.kept]
         self._labels = [(processor.settings.id, signal.value) for processor in self.processors]
         labels = ("processor", "otel_signal")
@@ -73,7 +74,7 @@ class Chain:
 
         By time, or with `drain` all of it, except of the processors in `keep`, which go on working elsewhere.
         """
-        for position, processor in enumerate(self.processors):
+        for position, processor in enumerate(self.processors) if drain else self._ticking:
             if drain and processor in keep:
                 continue
             held = processor.held()
@@ -94,6 +95,11 @@ class Chain:
                     continue
                 if rest is not None:
                     yield rest, left
+
+    @property
+    def ticks(self) -> bool:
+        """True when `released` has anything to ask without `drain`."""
+        return bool(self._ticking)
 
     def _drop(self, processor: Processor, count: int) -> None:
         (self.drop or processor.settings.drop)(self.signal, count, "processor_error")

@@ -156,7 +156,8 @@ class Pipeline:
 
     def tick(self) -> None:
         """Let go what has waited long enough inside processors; call it every 100 ms."""
-        self._queue(drain=False)
+        if self.chain.ticks:
+            self._queue(drain=False)
 
     def drain(self, keep: Collection[Processor] = ()) -> None:
         """Let go everything inside processors, except of those in `keep`."""

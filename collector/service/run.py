@@ -234,7 +234,8 @@ class Service:
             self._safely(lambda: self.host.budget.sample(resident_bytes()))
             for pipeline in list(self.host.graph.pipelines.values()) if self.host.graph else ():
                 self._safely(pipeline.tick)
-                await asyncio.sleep(0)
+                if pipeline.chain.ticks:
+                    await asyncio.sleep(0)
 
     def _safely(self, step: Callable[[], None]) -> None:
         # Without ticks nothing held would ever be let go and memory never be watched: no error may end them.
