@@ -81,6 +81,10 @@ WORKLOADS = [
         Workload(f"default-{name}", f"default, {name} a span, {items} spans", "default", items, shape=shape)
         for name, (items, shape) in _SHAPES.items()
     ),
+    Workload(
+        "http-1", "default, 1 span, 1,000 requests/s, HTTP protobuf in", "default", 1, protocol="http", rate=1_000, rounds=2
+    ),
+    Workload("http-pass-1", "pass-through, 1 span, 1,000 requests/s, HTTP in", "pass", 1, protocol="http", rate=1_000, rounds=2),
     Workload("http-512", "default, 512 spans, HTTP protobuf in", "default", 512, protocol="http"),
     Workload("http-gzip-512", "default, 512 spans, HTTP protobuf gzip in", "default", 512, protocol="http", gzip_in=True),
     Workload("json-512", "default, 512 spans, HTTP JSON in", "default", 512, protocol="json"),

@@ -41,6 +41,8 @@ MAX_NESTED = 1_000_000
 FREE = 512 << 10
 """Up to this size a body needs no counting: its worst case (45 MiB, 30 ms) fits what is set aside for decoding."""
 MAX_ITEM_NESTED = 100_000
+LIMITS = (MAX_ITEMS, MAX_NESTED, MAX_ITEM_NESTED)
+"""What `transcode` takes at most, in its order."""
 SLICE = 4000
 """Nested elements after which others may work: a few milliseconds."""
 DEPTH = 64
@@ -96,7 +98,7 @@ class Reader:
 
     def slices(self) -> Iterator[None]:
         """Do the work; `encoded` holds the result afterwards. Raises Malformed or TooLarge."""
-        found = yield from transcode(self._signal, self._text, (MAX_ITEMS, MAX_NESTED, MAX_ITEM_NESTED), self._hold)
+        found = yield from transcode(self._signal, self._text, LIMITS, self._hold)
         if found is not None:
             self.encoded, self._text = found, b""
             return

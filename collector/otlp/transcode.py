@@ -35,3 +35,14 @@ def transcode(
     while (encoded := work.advance(STEP)) is False:
         yield
     return encoded  # type: ignore[no-any-return]
+
+
+def transcode_small(signal: Signal, text: bytes, limits: tuple[int, int, int], reserve: Callable[[int], None]) -> bytes | None:
+    """The same without pauses, for a text of one step; None when it is larger or not plain."""
+    steps = transcode(signal, text, limits, reserve)
+    try:
+        next(steps)
+    except StopIteration as done:
+        encoded: bytes | None = done.value
+        return encoded
+    return None

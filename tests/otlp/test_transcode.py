@@ -18,7 +18,7 @@ from collector.model import Signal
 from collector.otlp import transcode as module
 from collector.otlp.mapping import FREE, MAX_ITEM_NESTED, MAX_ITEMS, MAX_NESTED, REQUEST, Reader, from_json, to_json
 from collector.otlp.plain import WALKER_VARIABLE, compiled_module
-from collector.otlp.transcode import transcode
+from collector.otlp.transcode import STEP, transcode, transcode_small
 from tests.otlp.generated import requests
 from tests.support import span, traces
 
@@ -365,3 +365,25 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled_module("_json") is module.compiled
     monkeypatch.setenv(WALKER_VARIABLE, "python")
     assert compiled_module("_json") is None
+
+
+@MANY
+@given(st.sampled_from(SIGNALS), st.data())
+def test_a_small_text_read_at_once_is_the_same_as_in_steps(signal: Signal, data: st.DataObject) -> None:
+    text = to_json(signal, data.draw(requests(signal)).SerializeToString())
+    assert len(text) <= FREE
+    assert transcode_small(signal, text, LIMITS, lambda _: None) == fast(signal, text)
+
+
+@pytest.mark.parametrize(("size", "taken"), [(FREE, True), (2 * STEP, False)])
+def test_what_a_receiver_takes_at_once_is_read_in_one_step_and_a_large_text_is_not(size: int, taken: bool) -> None:
+    one = to_json(Signal.TRACES, traces(span()).SerializeToString())
+    begin, end = one.index(b"[{", one.index(b'"spans"')) + 1, one.rindex(b"]}]}]}")
+    text = one[:begin] + b",".join([one[begin:end]] * ((size - len(one)) // (end - begin + 1) + 1)) + one[end:]
+    assert size - 1000 < len(text) <= size
+    asked: list[int] = []
+    encoded = transcode_small(Signal.TRACES, text, (10**6, 10**7, 10**6), asked.append)
+    assert asked == [2 * len(text)]
+    assert (encoded is not None) is taken
+    if encoded is not None:
+        assert encoded == from_json(Signal.TRACES, text)

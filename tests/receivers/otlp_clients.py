@@ -54,6 +54,24 @@ class Sink(Accept):
         self.batches.append(batch)
 
 
+class Quick(Sink):
+    """An accept that takes at once what it is ready for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quick: list[Batch] = []
+        self.willing = True
+
+    def ready(self, size: int, count: int) -> bool:
+        return self.willing and size > 0 and count < 100
+
+    def at_once(self, batch: Batch, count: int) -> None:
+        if self.error:
+            raise self.error
+        assert count == batch.count()
+        self.quick.append(batch)
+
+
 @dataclass
 class Running:
     """A started receiver with its clients."""

@@ -23,7 +23,7 @@ from collector.receivers.otlp.aio_calls import AioCalls
 from collector.receivers.otlp.calls import Call, Calls, usable
 from collector.receivers.otlp.face import Reply
 from collector.receivers.otlp.reads import CONTENDED, LONGEST, Reads
-from tests.receivers.otlp_clients import SERVICES, Running, Sink, running
+from tests.receivers.otlp_clients import SERVICES, Quick, Running, running
 from tests.receivers.test_otlp import sample
 from tests.support import eventually, span, traces
 
@@ -390,24 +390,6 @@ async def test_the_installed_library_has_the_completion_queue(monkeypatch: pytes
     monkeypatch.delenv(grpc_server.WAY_VARIABLE, raising=False)
     async with running() as here:
         assert isinstance(here.receiver._servers[0]._server, Calls)
-
-
-class Quick(Sink):
-    """An accept that takes at once what it is ready for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.quick: list[Batch] = []
-        self.willing = True
-
-    def ready(self, size: int, count: int) -> bool:
-        return self.willing and size > 0 and count < 100
-
-    def at_once(self, batch: Batch, count: int) -> None:
-        if self.error:
-            raise self.error
-        assert count == batch.count()
-        self.quick.append(batch)
 
 
 def quick(here: Running, monkeypatch: pytest.MonkeyPatch) -> Quick:

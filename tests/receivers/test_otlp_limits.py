@@ -19,7 +19,7 @@ import pytest
 
 from collector.model import Signal
 from collector.otlp.compression import CODECS, compress
-from collector.receivers.otlp import http_server
+from collector.receivers.otlp import http_connection
 from tests.receivers.otlp_clients import SERVICES, Running, running
 from tests.receivers.test_otlp import sample
 from tests.support import eventually
@@ -304,7 +304,7 @@ async def test_a_client_that_leaves_early_harms_nobody() -> None:
 
 
 async def test_at_the_cap_the_longest_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(http_connection, "MAX_CONNECTIONS", 3)
     async with running() as here:
         port = here.receiver.ports["http"]
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
@@ -315,7 +315,7 @@ async def test_at_the_cap_the_longest_idle_connection_makes_room(monkeypatch: py
 
 
 async def test_at_the_cap_of_busy_connections_new_ones_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(http_connection, "MAX_CONNECTIONS", 1)
     async with running() as here:
         _, busy = await asyncio.open_connection("127.0.0.1", here.receiver.ports["http"])
         busy.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")

@@ -1,7 +1,7 @@
 """OTLP over HTTP: protobuf and JSON on one port, our own capped decompression, every error a google.rpc.Status.
 
-Bodies are read chunk by chunk, each chunk reserved from the byte budget before the next; deadlines for headers, body and idle
-connections, a cap on connections and on headers (aiohttp has no deadline for headers and keeps idle connections for an hour).
+Bodies are read chunk by chunk, each chunk reserved from the byte budget before the next. What is plain and needs no waiting takes
+the short way of `http_connection.py`, which has the deadlines and caps of connections too.
 Longer than usual, because a request's whole way from socket to answer is read in one place.
 """
 
@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any
+from http import HTTPStatus
+from typing import NamedTuple
 
 from aiohttp import HttpVersion11, web
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from aiohttp.http import RawRequestMessage
+from aiohttp.web_protocol import RequestPayloadError
+from multidict import CIMultiDictProxy
 
 from collector.component import Hold, Settings
 from collector.errors import Malformed, Refused, Rejected, TooLarge, Unsupported
@@ -29,18 +31,17 @@ from collector.model import Signal
 from collector.otlp.answers import Failure, success
 from collector.otlp.compression import Inflater
 from collector.receivers.otlp.cors import CorsPolicy
+from collector.receivers.otlp.http_connection import JSON, Connection, Connections
 from collector.receivers.otlp.intake import Intake, Metadata
 from collector.receivers.otlp.options import Http
 
-JSON, PROTOBUF = "application/json", "application/x-protobuf"
+PROTOBUF = "application/x-protobuf"
 SERVER = "otel-sidecar"
 PER_BYTE = 2.2
 """Bytes taken for each byte of a body: itself and the items cut from it."""
-MAX_CONNECTIONS, MAX_HEADERS, MAX_HEADER, MAX_HEADER_BYTES = 512, 64, 8190, 16 << 10
+MAX_HEADERS, MAX_HEADER, MAX_HEADER_BYTES = 64, 8190, 16 << 10
 _PAUSE = 1 << 20
-_PREFACE = b"PRI * HTTP/2.0"
 _LINGER, _GRACE, _NEVER = 2.0, 5.0, 1e9
-_log = logging.getLogger("collector.receivers.otlp")
 _silent = logging.getLogger("collector.receivers.otlp.http")  # aiohttp's messages may quote request bytes: never shown
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
@@ -69,6 +70,7 @@ class HttpServer:
         self._cors = CorsPolicy(config.cors)
         self._fixed = {"Server": SERVER, **config.response_headers}
         self._plainly = config.keep_alives_enabled and not config.response_headers
+        self._shortly = self._plainly and "" in config.compression_algorithms
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._reload: asyncio.Task[None] | None = None
@@ -78,8 +80,9 @@ class HttpServer:
         """Listen. Raises OSError when that is not possible."""
         config, loop = self._config, asyncio.get_running_loop()
         context = config.tls.context() if config.tls else None
-        self._web = _Connections(
+        self._web = Connections(
             self._handle,
+            short=self,
             header_timeout=config.read_header_timeout,
             keepalive_timeout=config.idle_timeout or _NEVER,
             auto_decompress=False,
@@ -116,10 +119,10 @@ class HttpServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
-        assert isinstance(connection, _Connection)
+        assert isinstance(connection, Connection)
         connection.begin()
         origin = self._cors.headers(request.headers)
-        kind = _media_type(request)
+        kind = _media_type(request.headers)
         response: web.StreamResponse
         try:
             if request.method == "OPTIONS" and (preflight := self._cors.preflight(request.headers)) is not None:
@@ -127,7 +130,7 @@ class HttpServer:
             signal = self._check(request, kind)
             body = await self._export(signal, request, json=kind == JSON)
             if self._plainly and not origin and request.keep_alive and request.version == HttpVersion11:
-                return _Success(request, kind, body)
+                return _Whole(request, _whole(200, kind, body))
             response = web.Response(body=body, content_type=kind, headers=self._fixed | origin)
         except asyncio.CancelledError:
             self._intake.answered("CANCELLED")
@@ -140,6 +143,48 @@ class HttpServer:
             response.force_close()
         return response
 
+    def wanted(self, message: RawRequestMessage) -> _Usual | None:
+        """What a usual request asks for; None when anything in its head is for `_handle`."""
+        headers = message.headers
+        signal, kind = self._paths.get(message.path), _media_type(headers)
+        if signal is None or message.method != "POST" or kind not in (JSON, PROTOBUF) or message.version != HttpVersion11:
+            return None
+        if not self._shortly or message.should_close or message.upgrade or _too_large(message.raw_headers):
+            return None
+        if "Content-Encoding" in headers or "Origin" in headers or "Expect" in headers:
+            return None
+        return _Usual(signal, kind)
+
+    def answer(self, wanted: _Usual, message: RawRequestMessage, body: bytes) -> bytes | None:
+        """The answer to a usual request that nobody has to wait for; None when it is none, and nothing was done."""
+        signal, kind = wanted
+        if len(body) > self._limit:
+            return None
+        json = kind == JSON
+        try:
+            with self._settings.host.budget.hold(int(len(body) * PER_BYTE)) as hold:
+                if json:
+                    taken = self._intake.take_json_at_once(signal, body, hold, self._metadata(message.headers))
+                else:
+                    taken = self._intake.take_at_once(signal, body, self._metadata(message.headers))
+                if not taken:
+                    return None
+        except Exception as error:
+            answer = self._intake.failed(error)
+            more = "".join([f"{name}: {value}\r\n" for name, value in _retry(answer).items()])
+            return _whole(answer.http_status, kind, answer.body(json=json), more)
+        self._intake.answered("OK")
+        return _accepted(kind, int(time.time()))
+
+    def left(self) -> None:
+        """A client left while its body was on its way."""
+        self._intake.answered("CANCELLED")
+
+    def _metadata(self, headers: CIMultiDictProxy[str]) -> Metadata | None:
+        if not self._config.include_metadata:
+            return None
+        return {key.lower(): tuple(headers.getall(key)) for key in headers}
+
     def _check(self, request: web.BaseRequest, kind: str) -> Signal:
         """The signal a request is for. Raises what refuses it by its head."""
         signal = self._paths.get(request.path)
@@ -149,7 +194,7 @@ class HttpServer:
             raise NotPost("405 method not allowed, supported: [POST]")
         if kind not in (JSON, PROTOBUF):
             raise Unsupported(f"415 unsupported media type, supported: [{JSON}, {PROTOBUF}]")
-        if sum([len(key) + len(value) for key, value in request.raw_headers]) > MAX_HEADER_BYTES:
+        if _too_large(request.raw_headers):
             raise Malformed(f"the headers are larger than {MAX_HEADER_BYTES} bytes")
         self._intake.require(signal)
         return signal
@@ -157,7 +202,7 @@ class HttpServer:
     async def _export(self, signal: Signal, request: web.BaseRequest, *, json: bool) -> bytes:
         with self._settings.host.budget.hold() as hold:
             body = await self._body(request, hold)
-            metadata = _metadata(request) if self._config.include_metadata else None
+            metadata = self._metadata(request.headers)
             if json:
                 opened = await self._intake.take_json(signal, body, hold, metadata, strict=self._config.strict_json)
             else:
@@ -217,25 +262,27 @@ class HttpServer:
         return inflater.close()
 
     def _failed(self, answer: Failure, request: web.BaseRequest, origin: Mapping[str, str]) -> web.Response:
-        json = _media_type(request) != PROTOBUF
-        headers = {**self._fixed, **origin}
-        if answer.retry_after and answer.http_status in (429, 503):
-            headers["Retry-After"] = answer.retry_after
+        json = _media_type(request.headers) != PROTOBUF
+        headers = {**self._fixed, **origin, **_retry(answer)}
         if answer.http_status == 405:
             headers["Allow"] = "POST"
         content_type = JSON if json else PROTOBUF
         return web.Response(status=answer.http_status, body=answer.body(json=json), content_type=content_type, headers=headers)
 
 
-class _Success(web.StreamResponse):
-    """The usual answer, 200 on a connection that stays, written at once: aiohttp's own costs 30 us more."""
+class _Usual(NamedTuple):
+    """What a usual request asks for."""
 
-    def __init__(self, request: web.BaseRequest, kind: str, body: bytes) -> None:
+    signal: Signal
+    kind: str
+
+
+class _Whole(web.StreamResponse):
+    """The usual answer, on a connection that stays, written at once: aiohttp's own costs 30 us more."""
+
+    def __init__(self, request: web.BaseRequest, whole: bytes) -> None:
         """Nothing of a general response is used, so its parts are not made."""
-        head = (
-            f"HTTP/1.1 200 OK\r\nServer: {SERVER}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nDate: {_date()}\r\n"
-        )
-        self._writer, self._whole = request.writer, f"{head}\r\n".encode() + body
+        self._writer, self._whole = request.writer, whole
 
     @property
     def keep_alive(self) -> bool:
@@ -250,9 +297,12 @@ class _Success(web.StreamResponse):
         await self._writer.write(self._whole)
 
 
-def _date() -> str:
-    """The time as HTTP has it; made once a second."""
-    return _dated(int(time.time()))
+def _whole(status: int, kind: str, body: bytes, more: str = "") -> bytes:
+    """An answer as it is sent; `more`: further headers."""
+    return (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: {SERVER}\r\nContent-Type: {kind}\r\n"
+        f"Content-Length: {len(body)}\r\nDate: {_dated(int(time.time()))}\r\n{more}\r\n"
+    ).encode() + body
 
 
 @lru_cache(maxsize=1)
@@ -260,12 +310,22 @@ def _dated(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-def _media_type(request: web.BaseRequest) -> str:
-    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+@lru_cache(maxsize=2)
+def _accepted(kind: str, second: int) -> bytes:
+    """The usual answer, full success; made once a second."""
+    return _whole(200, kind, success(Signal.TRACES, json=kind == JSON))
 
 
-def _metadata(request: web.BaseRequest) -> Metadata:
-    return {key.lower(): tuple(request.headers.getall(key)) for key in request.headers}
+def _retry(answer: Failure) -> dict[str, str]:
+    return {"Retry-After": answer.retry_after} if answer.retry_after and answer.http_status in (429, 503) else {}
+
+
+def _too_large(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    return sum([len(key) + len(value) for key, value in headers]) > MAX_HEADER_BYTES
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 async def _reload(tls: ServerTLS, context: ssl.SSLContext) -> None:
@@ -274,90 +334,3 @@ async def _reload(tls: ServerTLS, context: ssl.SSLContext) -> None:
         await asyncio.sleep(tls.reload_interval)
         with suppress(OSError):  # ssl.SSLError is one
             context.load_cert_chain(tls.cert_file, tls.key_file)
-
-
-class _Connection(RequestHandler):
-    """A connection with a deadline for headers, and errors in OTLP's form."""
-
-    def __init__(self, manager: Any, *, header_timeout: float, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._header_timeout = header_timeout
-        self._timer: asyncio.TimerHandle | None = None
-        self.idle_since: float | None = time.monotonic()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not self._manager.admit():  # type: ignore[union-attr]
-            self._force_close = True
-            transport.abort()  # type: ignore[attr-defined]
-            return
-        super().connection_made(transport)
-        self._start_timer()
-
-    def data_received(self, data: bytes) -> None:
-        if data.startswith(_PREFACE):
-            self._manager.grpc_client_came()  # type: ignore[union-attr]
-        super().data_received(data)
-        if self.idle_since is not None and not self._messages:  # the headers are not complete
-            self._start_timer()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def begin(self) -> None:
-        """The headers are there."""
-        self._stop_timer()
-        self.idle_since = None
-
-    def end(self) -> None:
-        """The request is answered."""
-        self.idle_since = time.monotonic()
-
-    def _start_timer(self) -> None:
-        if self._timer is None and self._header_timeout:
-            self._timer = self._loop.call_later(self._header_timeout, self.force_close)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def handle_error(
-        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """What is no HTTP request; the text of the error may quote the request and is not repeated."""
-        answer = Failure("INVALID_ARGUMENT", 400, "not an HTTP request") if status < 500 else Failure("INTERNAL", status, "error")
-        response = web.Response(status=answer.http_status, body=answer.body(json=True), content_type=JSON)
-        response.force_close()
-        return response
-
-
-class _Connections(web.Server):
-    """All connections of one listener, up to a cap; at the cap the longest idle one makes room."""
-
-    def __init__(self, handler: Any, **options: Any) -> None:
-        # A client that leaves takes its request with it: else one that waits for its answer would hold its bytes for ever.
-        super().__init__(handler, handler_cancellation=True)
-        self._options, self._told = options, False
-        self._cap = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-
-    def __call__(self) -> Any:
-        return _Connection(self, loop=self._loop, **self._options)
-
-    def grpc_client_came(self) -> None:
-        """Say it once: a client that speaks gRPC to the HTTP port tries again for ever and is told nothing it could show."""
-        if not self._told:
-            self._told = True
-            _log.warning(
-                "a gRPC client came to the HTTP port: use the gRPC endpoint, or OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
-            )
-
-    def admit(self) -> bool:
-        """Whether there is room for one more."""
-        if len(self._connections) < self._cap:
-            return True
-        idle = [each for each in self._connections if isinstance(each, _Connection) and each.idle_since is not None]
-        if not idle:
-            return False
-        min(idle, key=lambda each: each.idle_since or 0.0).force_close()
-        return True

@@ -11,9 +11,10 @@ from collector.errors import Refused, Rejected
 from collector.model import Signal
 from collector.otlp.answers import Failure, failure
 from collector.otlp.identity import with_service
-from collector.otlp.mapping import FREE, Reader
+from collector.otlp.mapping import FREE, LIMITS, Reader
 from collector.otlp.plain import open_plain
 from collector.otlp.request import Opened, open_slices
+from collector.otlp.transcode import transcode_small
 from collector.turns import begin, turn
 
 LOG_EVERY = 10.0
@@ -94,16 +95,25 @@ class Intake:
             self._taken(signal, count, unnamed)
         return opened
 
+    def take_json_at_once(self, signal: Signal, text: bytes, hold: Hold, metadata: Metadata | None) -> bool:
+        """`take_at_once` for a JSON request that is plain."""
+        if not self._ready(signal, len(text)) or (body := transcode_small(signal, text, LIMITS, hold.grow)) is None:
+            return False
+        return self.take_at_once(signal, body, metadata)
+
+    def _ready(self, signal: Signal, size: int) -> bool:
+        return size <= FREE and self.require(signal).ready(size, 1)
+
     def take_at_once(self, signal: Signal, body: bytes, metadata: Metadata | None) -> bool:
         """The same for a plain request that nobody has to wait for; False when it is none, and nothing was done."""
-        accept = self.require(signal)
-        if len(body) > FREE or not accept.ready(len(body), 1) or (plain := open_plain(signal, body)) is None:
+        if not self._ready(signal, len(body)) or (plain := open_plain(signal, body)) is None:
             return False
+        accept = self._accept[signal]
         batch, unnamed = with_service(plain)
         count = batch.count()
         if not count:
             return True
-        if not accept.ready(len(body), count):
+        if count > 1 and not accept.ready(len(body), count):
             return False
         batch.metadata = metadata
         try:
