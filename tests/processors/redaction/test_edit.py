@@ -68,7 +68,7 @@ def redacted(signal, items, **config):
 
 
 @pytest.mark.skipif(not plain.COMPILED, reason="the walker is not compiled here")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.one_of(st.tuples(st.just(Signal.TRACES), _spans), st.tuples(st.just(Signal.LOGS), _records)),
     st.sampled_from(["redact", "drop_attribute", "drop_record", "detect_only"]),
