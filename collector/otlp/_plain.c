@@ -1,13 +1,13 @@
 /* The fast path through plain requests: what every ordinary SDK sends is checked, cut into items, searched and read in C.
 
    Plain is what this file can read without a doubt: known fields with their wire types, shortest tags and lengths, valid UTF-8,
-   ids of the right length, envelope fields in their order. Anything else is "not plain": `open`, `Shapes.read` and `textual`
+   ids of the right length, envelope fields in their order. Anything else is "not plain": `open`, `Shapes.read` and `parts`
    return None, `Keys.find` marks the item with every bit, and the Python path decides. So there is one implementation of errors
    and of odd input, and what is wrong here can only cost time. Every read is bounded by the cursor's end; nothing is written but
    new Python objects.
 
    In order: reading and checking fields; `open`; `Keys`, which finds spans; `Shapes`, which reads those of LLM calls; `select`,
-   `share` and `textual`, loops over ids or fields. Longer than other files, because most of it shares the cursor and the schema.
+   `share` and `parts`, loops over ids or fields. Longer than other files, because most of it shares the cursor and the schema.
 
    collector.otlp.plain is the Python side. Field numbers: opentelemetry-proto, trace.proto, logs.proto, metrics.proto,
    common.proto. */
@@ -1037,48 +1037,44 @@ static PyObject *plain_share(PyObject *Py_UNUSED(module), PyObject *arguments) {
     return NULL;
 }
 
-/* Whether a field of an item is an id, a time or flags, of the right size. */
+/* Whether a field of an item holds no text: a number, or an id of the right size. */
 static int holds_no_text(const struct part *part, int signal) {
     ptrdiff_t size = part->content.end - part->content.at;
-    if (signal == 1) {
-        if (part->wire == 2 && part->number == 1) return size == TRACE_ID;
-        if (part->wire == 2) return (part->number == 2 || part->number == 4) && size == SPAN_ID;
-        return part->wire == 1 ? part->number == 7 || part->number == 8 : part->wire == 5 && part->number == 16;
-    }
-    if (part->wire == 2) return part->number == 9 ? size == TRACE_ID : part->number == 10 && size == SPAN_ID;
-    return part->wire == 1 ? part->number == 1 || part->number == 11 : part->wire == 5 && part->number == 8;
+    if (part->wire != 2) return 1;
+    if (signal == 1 && part->number == 1) return size == TRACE_ID;
+    if (signal == 1) return (part->number == 2 || part->number == 4) && size == SPAN_ID;
+    return part->number == 9 ? size == TRACE_ID : part->number == 10 && size == SPAN_ID;
 }
 
-PyDoc_STRVAR(textual_doc, "textual(signal, item, /)\n--\n\n"
-                          "A span or log record with a line feed in place of each id of the right size, time and flags; None when it\n"
-                          "is not plain. `signal`: 1 traces, 2 logs.");
+/* The fields of an item that hold text, each behind what stands before it. Returns FAILED with an exception set, ODD or GOOD. */
+static int put_parts(PyObject *list, struct cursor in, int signal) {
+    const uint8_t *begun = in.at;
+    struct part part;
+    while (in.at < in.end) {
+        if (!read_part(&in, &part) || !fits(&part, signal == 1 ? SPAN : RECORD, 0)) return ODD;
+        if (holds_no_text(&part, signal)) continue;
+        if (!put(list, bytes_of(begun, part.begin)) || !put(list, bytes_of(part.begin, in.at))) return FAILED;
+        begun = in.at;
+    }
+    return put(list, bytes_of(begun, in.end)) ? GOOD : FAILED;
+}
 
-static PyObject *plain_textual(PyObject *Py_UNUSED(module), PyObject *arguments) {
+PyDoc_STRVAR(parts_doc, "parts(signal, item, /)\n--\n\n"
+                        "A span or log record in parts that together are all of it: every second one is a field that holds text,\n"
+                        "those around them ids of the right size, times and numbers, or nothing. None when it is not plain.\n"
+                        "`signal`: 1 traces, 2 logs.");
+
+static PyObject *plain_parts(PyObject *Py_UNUSED(module), PyObject *arguments) {
     int signal;
     PyObject *item;
     if (!PyArg_ParseTuple(arguments, "iS", &signal, &item)) return NULL;
     struct cursor in = {(const uint8_t *)PyBytes_AsString(item), NULL};
     in.end = in.at + PyBytes_Size(item);
-    uint8_t *copy = PyMem_Malloc((size_t)(in.end - in.at) + 1), *to = copy; /* what is left out is longer than a line feed */
-    if (!copy) return PyErr_NoMemory();
-    PyObject *out = NULL;
-    const uint8_t *begun = in.at;
-    struct part part;
-    int plain = 1;
-    while (plain && in.at < in.end) {
-        plain = read_part(&in, &part);
-        if (!plain || !holds_no_text(&part, signal)) continue;
-        memcpy(to, begun, (size_t)(part.begin - begun));
-        to += part.begin - begun;
-        *to++ = '\n';
-        begun = in.at;
-    }
-    if (plain) {
-        memcpy(to, begun, (size_t)(in.end - begun));
-        out = bytes_of(copy, to + (in.end - begun));
-    }
-    PyMem_Free(copy);
-    return out || PyErr_Occurred() ? out : Py_NewRef(Py_None);
+    PyObject *list = PyList_New(0);
+    int found = list ? put_parts(list, in, signal) : FAILED;
+    if (found == GOOD) return list;
+    Py_XDECREF(list);
+    return found == ODD ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyMethodDef functions[] = {{"open", plain_open, METH_VARARGS, open_doc},
@@ -1086,7 +1082,7 @@ static PyMethodDef functions[] = {{"open", plain_open, METH_VARARGS, open_doc},
                                   {"proceed", plain_proceed, METH_VARARGS, proceed_doc},
                                   {"select", plain_select, METH_VARARGS, select_doc},
                                   {"share", plain_share, METH_VARARGS, share_doc},
-                                  {"textual", plain_textual, METH_VARARGS, textual_doc},
+                                  {"parts", plain_parts, METH_VARARGS, parts_doc},
                                   {NULL, NULL, 0, NULL}};
 
 static int add_type(PyObject *module, const char *name, PyType_Spec *spec) {

@@ -130,7 +130,7 @@ def feed(walker: Any, signal: int, body: bytes, chance: random.Random, counts: C
     rows = walker.Shapes(names).read([*items, odd], list(range(len(items) + 1)), bool(chance.randrange(2)))
     counts["read"] += len(rows) - rows.count(None)
     for item in (*items, odd):
-        walker.textual(signal, item)
+        walker.parts(signal, item)
     ids = [item[2:18] for item in items]
     walker.select(ids, items, dict.fromkeys(walker.share(ids, 7, 1 << 63)))
 
@@ -193,7 +193,7 @@ def main(folder: Path) -> None:
         starved += starve(walker.open, signal, body) + starve(in_slices, walker, signal, body) + starve(walker.Shapes, _NAMES)
         starved += starve(walker.Shapes(_NAMES[:5]).read, items, list(range(len(items))), True)
         starved += starve(walker.share, ids, 7, 1 << 63) + starve(walker.select, ids, items, dict.fromkeys(ids))
-        starved += sum(starve(walker.textual, signal, item) for item in items)
+        starved += sum(starve(walker.parts, signal, item) for item in items)
         starved += starve(walker.Keys, *settings) + starve(walker.Keys(*settings).find, items)
     print(f"{counts['plain']} plain, {counts['odd']} odd, {counts['read']} read, {starved} without memory")
 

@@ -194,7 +194,7 @@ def test_a_share_is_taken_of_bytes_and_a_text_is_one_of_a_signal() -> None:
     with pytest.raises(TypeError):
         plain.compiled.share([1], 0, 0)
     with pytest.raises(TypeError):
-        plain.compiled.textual(1, "text")
+        plain.compiled.parts(1, "text")
 
 
 class Liar:

@@ -13,7 +13,7 @@ from collector.otlp.scan import EngineFailed, Hits, Scanner
 from collector.processors.redaction.config import RedactionConfig
 from collector.processors.redaction.edit import Edit
 from collector.processors.redaction.redactor import Redactor
-from collector.processors.redaction.second_look import narrowed
+from collector.processors.redaction.second_look import Parted, narrowed
 
 
 class Redaction(Processor):
@@ -58,23 +58,24 @@ class Redaction(Processor):
         for group in batch.groups:
             parts.append(group.header)
             parts.extend(scope.header for scope in group.scopes)
-        hits = self._scan(parts, items, batch.signal)
+        hits, parted = self._scan(parts, items, batch.signal)
         if always := self.redactor.masks.always:
             hits.marks = {position: hits.marks.get(position, 0) | always for position in range(len(parts))}
         if not hits.marks:
             return self._searched(batch)
-        edit = Edit(self.redactor, self.config, hits, self.settings.drop if self._enforcing else _count_nothing)
+        drop = self.settings.drop if self._enforcing else _count_nothing
+        edit = Edit(self.redactor, self.config, hits, drop, parted if self.redactor.local else None)
         result = edit.run(batch)
         self._book(edit, batch.signal)
         if not self._enforcing or result is batch:
             return self._searched(batch)
         return result if result.groups else None
 
-    def _scan(self, parts: list[bytes], items: int, signal: Signal) -> Hits:
+    def _scan(self, parts: list[bytes], items: int, signal: Signal) -> tuple[Hits, dict[int, Parted]]:
         limit = self.config.limits.max_hits
         try:
             hits = self._scanner.scan(parts, limit)
-            narrowed(hits, parts[:items], signal, self._scanner, limit)
+            parted = narrowed(hits, parts[:items], signal, self._scanner, limit)
         except EngineFailed as error:
             self._fail_closed.add(1, "engine")
             raise Refused(f"redaction: {error}", reason="redaction") from None
@@ -84,7 +85,7 @@ class Redaction(Processor):
         self._bytes.add(sum(map(len, parts)), signal.value)
         if hits.floods:
             self._floods.add(len(hits.floods), signal.value)
-        return hits
+        return hits, parted
 
     def _searched(self, batch: Batch) -> Batch:
         """The batch itself, unless its bytes hold more than was searched: unknown fields of the request, a resource twice."""

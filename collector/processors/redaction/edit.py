@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
@@ -12,6 +12,7 @@ from collector.otlp.scan import Hits
 from collector.processors.redaction.config import RedactionConfig
 from collector.processors.redaction.redactor import DropRecord, Redactor, Report
 from collector.processors.redaction.schema import GROUPS, ITEMS, SCOPES, decode
+from collector.processors.redaction.second_look import Parted
 from collector.processors.redaction.walk import Walk
 
 FAILED, DROPPED = "redaction_failed", "redacted"
@@ -25,8 +26,17 @@ class Lost(Exception):
 class Edit:
     """One request under edit. `report` fills up; `unknown` messages lost unknown fields, `lost` items were dropped."""
 
-    def __init__(self, redactor: Redactor, config: RedactionConfig, hits: Hits, drop: Callable[[Signal, int, str], None]) -> None:
+    def __init__(
+        self,
+        redactor: Redactor,
+        config: RedactionConfig,
+        hits: Hits,
+        drop: Callable[[Signal, int, str], None],
+        parted: Mapping[int, Parted] | None = None,
+    ) -> None:
+        """`parted`: marked items in parts, of which only the marked ones can hold a finding."""
         self._redactor, self._config, self._hits, self._drop = redactor, config, hits, drop
+        self._parted = parted or {}
         self._floods = Report(budget=config.limits.verify_budget, flooded=True)
         self.report = Report()
         self.unknown = 0
@@ -69,7 +79,7 @@ class Edit:
         for position in range(len(items)):
             if first + position in marks:
                 try:
-                    items[position] = self._message(ITEMS[signal], signal, items[position], first + position)
+                    items[position] = self._item(signal, items[position], first + position)
                 except Lost as reason:
                     self._lose(signal, [items[position]], str(reason))
                     gone.add(position)
@@ -79,6 +89,19 @@ class Edit:
                     points[position] = data_points(items[position])
         edited = Scope(header, items, scope.heads, points=points)
         return edited.keep(i for i in range(len(items)) if i not in gone) if gone else edited
+
+    def _item(self, signal: Signal, raw: bytes, position: int) -> bytes:
+        """As `_message`; of a span or log record in parts only the marked ones are decoded."""
+        found = None if position in self._hits.floods else self._parted.get(position)
+        if found is None:
+            return self._message(ITEMS[signal], signal, raw, position)
+        parts, marks = list(found.parts), found.marks
+        messages = {place: ITEMS[signal].FromString(parts[place]) for place in marks}
+        if not all(self._redactor.is_clean(each.key) for message in messages.values() for each in message.attributes):
+            return self._message(ITEMS[signal], signal, raw, position)  # a key may need another name than its neighbours'
+        for place, message in messages.items():
+            parts[place] = self._edited(message, signal, parts[place], marks[place], self.report)
+        return b"".join(parts) if any(parts[place] is not found.parts[place] for place in marks) else raw
 
     def _message(self, kind: Any, signal: Signal, raw: bytes, position: int) -> bytes:
         """The edited message, the very same bytes when it is clean. Raises Lost."""
@@ -91,6 +114,10 @@ class Edit:
         except Exception:
             report.failures["undecodable"] += 1
             raise Lost(FAILED) from None
+        return self._edited(message, signal, raw, mask, report)
+
+    def _edited(self, message: Message, signal: Signal, raw: bytes, mask: int, report: Report) -> bytes:
+        """What `_walked` gives. Raises Lost."""
         try:
             return self._walked(message, signal, raw, mask, report)
         except DropRecord:

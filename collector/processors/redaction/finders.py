@@ -21,7 +21,8 @@ RIGHT = r"(?![A-Za-z0-9])"
 BEHIND = r"(?:(?<![A-Za-z0-9].)|(?<=\\[bfnrt].)|(?<=\\u[0-9A-Fa-f]{4}.))"
 """LEFT as asked behind the first character: a pattern that starts with a character class is searched several times faster."""
 _DOMAIN = re.compile(r"@((?:[\w](?:[\w\-]{0,61}\w)?\.){1,8}(?:xn--[A-Za-z0-9\-]{2,20}|[A-Za-z]{2,24}))(?![\w])")
-_LOCAL = re.compile(r"[\w%+\-.]{1,64}\Z")
+_LOCAL = re.compile(r"[\w%+\-.]{1,64}")
+"""Matched backwards from the @: a search for what ends there tries every word before it."""
 _ESCAPE_TAIL = re.compile(r"u[0-9A-Fa-f]{4}|[bfnrt]")
 _FILE_ENDINGS = frozenset(
     ("png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "css", "html", "htm", "json", "xml", "yaml", "yml", "txt", "pdf")
@@ -31,10 +32,10 @@ _FILE_ENDINGS = frozenset(
 def email(text: str, key: str) -> Iterator[Span]:
     """Local part of 1-64 characters, dotted host, top-level domain of 2-24 letters."""
     for match in _DOMAIN.finditer(text) if "@" in text else ():
-        local = _LOCAL.search(text, max(0, match.start() - 64), match.start())
+        local = _LOCAL.match(text[max(0, match.start() - 64) : match.start()][::-1])
         if local is None or match[1].rpartition(".")[2].lower() in _FILE_ENDINGS:
             continue
-        start = local.start()
+        start = match.start() - local.end()
         if text[start - 1 : start] == "\\" and (escape := _ESCAPE_TAIL.match(text, start)) and escape.end() < match.start():
             start = escape.end()
         while start < match.start() and text[start] in ".-+%":

@@ -26,7 +26,8 @@ class Finding(NamedTuple):
 
 def counted(found: list[Finding], text: str, markers: list[Span]) -> list[Finding]:
     """Without those that are markers of our own, parts of a call's or message's id, or the host behind a password."""
-    ids = [m.span() for m in _IDS.finditer(text)] if any(f.rule.rank >= CHECKSUM for f in found) else []
+    exempt = ("_" in text or "-" in text) and any(f.rule.rank >= CHECKSUM for f in found)
+    ids = [m.span() for m in _IDS.finditer(text)] if exempt else []
     passwords = {f.end for f in found if f.rule.name == "url_credentials"}
     return [f for f in found if not _exempt(f, text, markers, ids, passwords)]
 

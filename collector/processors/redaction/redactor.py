@@ -85,6 +85,8 @@ class Redactor:
         self._forced: dict[str, Rule | None] = {}
         self._clean_names: set[str] = set()
         self._narrow: Scanner | None = None
+        self.local = not self.masks.always and blocked is None
+        """All that can be found leaves a mark in the attribute or field that holds it: paths of nested keys do not."""
 
     def text(self, text: str, key: str = "") -> str:
         """The text without findings, for log lines, error texts and labels. Never raises: what fails is replaced as a whole."""
@@ -120,6 +122,10 @@ class Redactor:
                 self._clean_names.clear()
             self._clean_names.add(key)
         return edited
+
+    def is_clean(self, key: str) -> bool:
+        """Whether the key is known to go on as it is."""
+        return key in self._clean_names
 
     def number(self, value: int, key: str, mask: int, report: Report) -> str | None:
         """The token that takes the place of a number, None to keep it."""

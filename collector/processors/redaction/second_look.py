@@ -1,9 +1,12 @@
 """A second look at marked spans and log records, without their ids, times and flags: random bytes in them look like anything.
 
-Decoding an item and walking its attributes costs fifty times what this search costs.
+Decoding an item and walking its attributes costs fifty times what this search costs, so it also finds the fields to decode.
 """
 
 from __future__ import annotations
+
+from bisect import bisect_right
+from typing import NamedTuple
 
 from collector.errors import Malformed
 from collector.model import Signal
@@ -21,10 +24,15 @@ _NO_TEXT: dict[Signal, frozenset[tuple[int, int, int]]] = {
 }
 
 
+class Parted(NamedTuple):
+    """An item in parts that joined are all of it; `marks`: place of a part -> patterns found in it."""
+
+    parts: list[bytes]
+    marks: dict[int, int]
+
+
 def textual(item: bytes, signal: Signal) -> bytes:
     """The item without what can hold no text: ids of the right size, times and flags; the item itself when malformed."""
-    if plain.compiled is not None and (found := plain.compiled.textual(_NUMBERS[signal], item)) is not None:
-        return bytes(found)
     no_text, kept, begun = _NO_TEXT[signal], list[bytes](), 0
     try:
         for number, begin, content, end in fields(item, 0, len(item)):
@@ -36,16 +44,37 @@ def textual(item: bytes, signal: Signal) -> bytes:
     return b"\n".join([*kept, item[begun:]])
 
 
-def narrowed(hits: Hits, items: list[bytes], signal: Signal, scanner: Scanner, max_hits: int) -> None:
-    """Take away the marks of items that only ids, times and flags had caused. Raises scan.EngineFailed."""
+def parted(item: bytes, signal: Signal) -> list[bytes] | None:
+    """The item in parts, every second one a field that holds text; None when it is not plain, or nobody can tell."""
+    parts: list[bytes] | None = None if plain.compiled is None else plain.compiled.parts(_NUMBERS[signal], item)
+    return parts
+
+
+def narrowed(hits: Hits, items: list[bytes], signal: Signal, scanner: Scanner, max_hits: int) -> dict[int, Parted]:
+    """Take away the marks of items that only ids, times and flags had caused; marked items in parts. Raises scan.EngineFailed."""
     if signal not in _NO_TEXT or not hits.marks:
-        return
+        return {}
     small = {position for position in hits.marks if position < len(items) and len(items[position]) <= _LARGE}
+    texts, ends, in_parts = list[bytes](), list[int](), dict[int, list[bytes]]()
     positions = sorted(small - hits.floods)
-    again = scanner.scan([textual(items[position], signal) for position in positions], max_hits)
-    for index, position in enumerate(positions):
-        if mask := again.marks.get(index, 0):
-            hits.marks[position] = mask
+    for position in positions:
+        parts = parted(items[position], signal)
+        if parts is None:
+            texts.append(textual(items[position], signal))
         else:
-            del hits.marks[position]
-    hits.floods.update(positions[index] for index in again.floods)
+            texts += parts[1::2]
+            in_parts[position] = parts
+        ends.append(len(texts))
+    again, found = scanner.scan(texts, max_hits), dict[int, Parted]()
+    for position in positions:
+        del hits.marks[position]
+    for index in sorted(again.marks):
+        owner = bisect_right(ends, index)
+        position, mask = positions[owner], again.marks[index]
+        hits.marks[position] = hits.marks.get(position, 0) | mask
+        if index in again.floods:
+            hits.floods.add(position)
+        if position in in_parts:
+            place = 2 * (index - (ends[owner - 1] if owner else 0)) + 1
+            found.setdefault(position, Parted(in_parts[position], {})).marks[place] = mask
+    return found

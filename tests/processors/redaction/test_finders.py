@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 import time
 import uuid
 
@@ -228,3 +229,11 @@ def test_what_a_rule_needs_is_known_of_those_that_are_awake_alone_most_often():
     assert needs["email"] == ("@",)
     assert needs["url_credentials"] == ("://",)
     assert needs["key_name"] == needs["credit_card"] == ()
+
+
+@given(st.text("ab.%+- é_\n", max_size=80))
+def test_the_local_part_of_an_address_is_what_a_search_from_the_left_would_find(before):
+    text = f"{before}@example.com"
+    expected = re.search(r"[\w%+\-.]{1,64}\Z", text[max(0, len(before) - 64) : len(before)])
+    local = expected[0].lstrip(".-+%") if expected else ""
+    assert list(finders.email(text, "")) == ([(len(before) - len(local), len(text))] if local else [])

@@ -10,6 +10,7 @@ from bench.load import CANARY, requests
 from collector.model import Signal
 from collector.otlp import plain
 from collector.otlp.scan import ENGINES, Hits, Scanner
+from collector.otlp.walk import fields
 from collector.processors.redaction import Redaction
 from collector.processors.redaction.second_look import narrowed, textual
 from tests.otlp.test_request import number
@@ -124,7 +125,7 @@ def test_hardly_anything_but_planted_text_is_decoded():
         given_ = batch(type(REQUEST[Signal.TRACES]()).FromString(next(stream).data))
         items = given_.items()
         planted += sum(CANARY.encode() in item for item in items)
-        marked += len(processor._scan(items, len(items), Signal.TRACES).marks)
+        marked += len(processor._scan(items, len(items), Signal.TRACES)[0].marks)
     assert planted <= marked <= planted + 15
 
 
@@ -137,14 +138,35 @@ _contents = st.lists(
 @pytest.mark.skipif(not plain.COMPILED, reason="the walker is not compiled here")
 @settings(max_examples=200, deadline=None)
 @given(_contents, st.sampled_from([Signal.TRACES, Signal.LOGS]), st.integers(0, 3))
-def test_the_walker_leaves_out_what_python_leaves_out(contents, signal, cut):
+def test_the_parts_of_an_item_are_all_of_it_and_every_second_one_a_field_with_text(contents, signal, cut):
     item = b""
     for field, wire, size, value in contents:
         item += number(field << 3 | wire)
         item += {0: number(value), 1: bytes(8), 2: number(size) + b"t" * size, 5: bytes(4)}[wire]
     item = item[: len(item) - cut]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain, "compiled", None)
-        expected = textual(item, signal)
-    assert plain.compiled_module("_plain").textual(1 if signal is Signal.TRACES else 2, item) in (expected, None)
-    assert textual(item, signal) == expected
+    parts = plain.compiled_module("_plain").parts(1 if signal is Signal.TRACES else 2, item)
+    if parts is not None:
+        assert b"".join(parts) == item
+        ids = {1: 16, 2: 8, 4: 8} if signal is Signal.TRACES else {9: 16, 10: 8}
+        found = fields(item, 0, len(item))
+        texts = [item[begin:end] for number, begin, at, end in found if item[begin] & 7 == 2 and ids.get(number) != end - at]
+        assert parts[1::2] == texts
+
+
+@pytest.mark.parametrize("name", ["ab@cd.example", "\x05ab@cd.example\x05"])
+def test_only_the_fields_that_are_marked_are_named(name):
+    item = Span(trace_id=b"@cd" * 5 + b"x", name=name)
+    item.attributes.extend(attributes({"a": 1, "b": MAIL.decode(), "c": "d"}))
+    scanner = Scanner([b"@cd", b"\x01d"])
+    items = [b"", item.SerializeToString(), Span(name="clean").SerializeToString()]
+    hits = scanner.scan(items)
+    found = narrowed(hits, items, Signal.TRACES, scanner, 2000)
+    assert hits.marks == {1: 3}
+    assert set(found) == ({1} if plain.compiled is not None else set())
+    for parts, marks in found.values():
+        assert [parts[place] for place in marks] == [
+            Span(name=name).SerializeToString(),
+            Span(attributes=attributes({"b": MAIL.decode()})).SerializeToString(),
+            Span(attributes=attributes({"c": "d"})).SerializeToString(),
+        ]
+        assert list(marks.values()) == [1, 1, 2]
