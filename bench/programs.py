@@ -76,7 +76,7 @@ def command(program: str, work: str, ports: Ports, folder: Path, *, gzip: bool =
 
 
 def _ours(work: str, ports: Ports, gzip: bool) -> dict[str, Any]:
-    limiter = {"memory_limiter": {"check_interval": "1s", "limit_mib": 1500}}
+    limiter = {"memory_limiter": {"check_interval": "1s", "limit_percentage": 75}}
     sampling = {"tail_sampling": {"policies": POLICIES, "decision_wait": f"{DECISION_WAIT}s", "num_traces": 200_000}}
     steps: dict[str, dict[str, Any]] = {
         "pass": limiter,
