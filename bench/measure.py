@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -240,9 +239,6 @@ def started(line: Any, ports: list[int], log: Path, *, pinned: bool = False) -> 
             raise Wrong(f"{line[0]} does not listen: {log.read_text(errors='replace')[-2000:]}")
         rest(watch)
         yield watch
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=15)
     finally:
         process.kill()
         process.wait()

@@ -77,7 +77,7 @@ def command(program: str, work: str, ports: Ports, folder: Path, *, gzip: bool =
 
 def _ours(work: str, ports: Ports, gzip: bool) -> dict[str, Any]:
     limiter = {"memory_limiter": {"check_interval": "1s", "limit_percentage": 75}}
-    sampling = {"tail_sampling": {"policies": POLICIES, "decision_wait": f"{DECISION_WAIT}s", "num_traces": 200_000}}
+    sampling = {"tail_sampling": {"policies": POLICIES, "decision_wait": f"{DECISION_WAIT}s", "num_traces": 1_000_000}}
     steps: dict[str, dict[str, Any]] = {
         "pass": limiter,
         "default": {**limiter, "llm_cost": {}, **sampling, "redaction": {}},
@@ -89,7 +89,7 @@ def _ours(work: str, ports: Ports, gzip: bool) -> dict[str, Any]:
 def _otelcol(work: str, ports: Ports, gzip: bool) -> dict[str, Any]:
     batch: dict[str, Any] = {"batch": {}}
     redaction = {"redaction": {"allow_all_keys": True, "blocked_values": BLOCKED, "summary": "silent"}}
-    sampling = {"tail_sampling": {"policies": POLICIES, "decision_wait": f"{DECISION_WAIT}s", "num_traces": 200_000}}
+    sampling = {"tail_sampling": {"policies": POLICIES, "decision_wait": f"{DECISION_WAIT}s", "num_traces": 1_000_000}}
     steps: dict[str, dict[str, Any]] = {
         "pass": batch,
         "default": {"transform": {"trace_statements": _prices()}, **sampling, **redaction, **batch},

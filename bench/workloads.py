@@ -30,7 +30,7 @@ class Workload:
     gzip_in: bool = False
     gzip_out: bool = False
     rate: float = 0.0
-    seconds: float = 4.0
+    seconds: float = 3.0
     rounds: int = 1
     lanes: int = 4
     quick: bool = False
@@ -64,27 +64,23 @@ _SHAPES = {
     "20 x 5 KB": (8, Shape(20, 5000)),
 }
 WORKLOADS = [
-    Workload("default-512", "default, 512 spans", "default", 512, rounds=3, quick=True),
-    Workload("default-512-paced", "default, 512 spans, 5,000 spans/s", "default", 512, rate=5_000, seconds=8.0, rounds=2),
-    Workload("default-64", "default, 64 spans", "default", 64, rounds=2),
-    Workload("default-1", "default, 1 span, 1,000 requests/s", "default", 1, rate=1_000, rounds=2, quick=True),
+    Workload("default-512", "default, 512 spans", "default", 512, rounds=2, quick=True),
+    Workload("default-512-paced", "default, 512 spans, 5,000 spans/s", "default", 512, rate=5_000, seconds=8.0),
+    Workload("default-64", "default, 64 spans", "default", 64),
+    Workload("default-1", "default, 1 span, 1,000 requests/s", "default", 1, rate=1_000, quick=True),
     Workload("default-8192", "default, 8,192 spans", "default", 8192),
-    Workload("pass-512", "pass-through, 512 spans", "pass", 512, ALL, rounds=3, quick=True),
+    Workload("pass-512", "pass-through, 512 spans", "pass", 512, ALL, rounds=2, quick=True),
     Workload("pass-512-paced", "pass-through, 512 spans, 5,000 spans/s", "pass", 512, ALL, rate=5_000, seconds=8.0),
-    Workload("pass-64", "pass-through, 64 spans", "pass", 64, ALL, rounds=2),
-    Workload("pass-1", "pass-through, 1 span, 1,000 requests/s", "pass", 1, ALL, rate=1_000, rounds=2, quick=True),
+    Workload("pass-64", "pass-through, 64 spans", "pass", 64, ALL),
+    Workload("pass-1", "pass-through, 1 span, 1,000 requests/s", "pass", 1, ALL, rate=1_000, quick=True),
     Workload("pass-8192", "pass-through, 8,192 spans", "pass", 8192, ALL),
-    Workload(
-        "redact-512", "everything kept, 10 % personal data, 512", "redact", 512, shape=Shape(personal=0.10), rounds=2, quick=True
-    ),
+    Workload("redact-512", "everything kept, 10 % personal data, 512", "redact", 512, shape=Shape(personal=0.10), quick=True),
     *(
         Workload(f"default-{name}", f"default, {name} a span, {items} spans", "default", items, shape=shape)
         for name, (items, shape) in _SHAPES.items()
     ),
-    Workload(
-        "http-1", "default, 1 span, 1,000 requests/s, HTTP protobuf in", "default", 1, protocol="http", rate=1_000, rounds=2
-    ),
-    Workload("http-pass-1", "pass-through, 1 span, 1,000 requests/s, HTTP in", "pass", 1, protocol="http", rate=1_000, rounds=2),
+    Workload("http-1", "default, 1 span, 1,000 requests/s, HTTP protobuf in", "default", 1, protocol="http", rate=1_000),
+    Workload("http-pass-1", "pass-through, 1 span, 1,000 requests/s, HTTP in", "pass", 1, protocol="http", rate=1_000),
     Workload("http-512", "default, 512 spans, HTTP protobuf in", "default", 512, protocol="http"),
     Workload("http-gzip-512", "default, 512 spans, HTTP protobuf gzip in", "default", 512, protocol="http", gzip_in=True),
     Workload("json-512", "default, 512 spans, HTTP JSON in", "default", 512, protocol="json"),

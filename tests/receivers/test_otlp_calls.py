@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -384,6 +385,34 @@ async def test_grpc_aio_serves_where_the_completion_queue_may_not(monkeypatch: p
     async with running() as here:
         assert isinstance(here.receiver._servers[0]._server, AioCalls)
         assert (await here.send("grpc", Signal.TRACES, sample(Signal.TRACES))).ok
+
+
+async def test_a_client_that_sends_as_fast_as_it_is_answered_does_not_keep_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(grpc_server.WAY_VARIABLE, raising=False)
+    async with running() as here:
+        server, loop = here.receiver._servers[0]._server, asyncio.get_running_loop()
+        handled: list[int] = []
+        rounds = 0
+
+        def round_() -> None:
+            nonlocal rounds
+            rounds += 1
+            if len(handled) < 20:
+                loop.call_soon(round_)
+
+        def again(call: Any) -> Reply:
+            handled.append(rounds)
+            if len(handled) < 20:
+                server.hand_over(call)
+            return Reply(b"")
+
+        monkeypatch.setattr(server, "_replied", again)
+        monkeypatch.setattr(calls, "_ROUND", 1)
+        round_()
+        await here.send("grpc", Signal.TRACES, sample(Signal.TRACES))
+        await eventually(lambda: len(handled) == 20)
+        monkeypatch.undo()
+    assert max(Counter(handled).values()) <= 2
 
 
 async def test_the_installed_library_has_the_completion_queue(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ _AHEAD = 4  # calls asked for before they come, so that one burst needs no secon
 _LOOK = 0.1  # seconds between two looks at reads that are slow
 _UNKNOWN, _FAILED = Reply(None, 12, "Method not found!"), Reply(None, 13, "internal error")
 _LAST_MOMENT = 5.0
+_ROUND, _CALL = 512 << 10, 8 << 10  # bytes handled in one round of the loop, and what a call counts beside its own
 
 
 class Call:
@@ -301,9 +302,10 @@ class Calls:
     def _take(self) -> None:
         assert self._loop is not None
         self._woken = False
-        calls = []
-        while self._arrived:
+        calls, left = [], _ROUND
+        while self._arrived and left > 0:
             call = self._arrived.popleft()
+            left -= len(call.body_bytes) + _CALL
             if self.over:  # nobody waits for an answer, and `stop` has looked for the last time at what still runs
                 continue
             reply = self._replied(call)
@@ -314,6 +316,9 @@ class Calls:
                 self._calls[call] = None
                 call.task = self._loop.create_task(self._run(call, reply))
                 calls.append(call)
+        if self._arrived and not self._woken:  # a client may send as fast as it is answered: others come in between
+            self._woken = True
+            self._loop.call_soon(self._take)
         if calls:
             self._loop.call_soon(self._look_after, calls)
 
