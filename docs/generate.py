@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pictures  # noqa: E402
 import reference  # noqa: E402
 import requirements  # noqa: E402
 
+from bench.report import markdown  # noqa: E402
 from collector.config.problems import code_table  # noqa: E402
 
 
@@ -32,6 +34,8 @@ def files() -> Iterator[tuple[Path, str]]:
     yield ROOT / "config/REFERENCE.md", reference.markdown()
     yield ROOT / "config/schema.json", reference.schema()
     yield ROOT / "docs/config-errors.md", code_table()
+    measured = json.loads((ROOT / "docs/benchmark/results.json").read_text())
+    yield ROOT / "docs/performance.md", between(ROOT / "docs/performance.md", "results", markdown(measured))
     yield ROOT / "docs/requirements.md", requirements.current()
 
 
