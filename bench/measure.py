@@ -21,6 +21,7 @@ from typing import Any
 from bench.client import Plan
 from bench.load import Template
 from bench.naive import LIMIT, share_hash
+from bench.ports import free_port
 from bench.programs import DECISION_WAIT, RATES, Ports, command
 from bench.workloads import Workload
 
@@ -267,10 +268,3 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port() -> int:
-    """A port that nobody has at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

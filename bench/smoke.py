@@ -28,8 +28,9 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bench.load import CANARY, SPANS, Request, requests
-from bench.measure import Watch, Wrong, free_port, until
+from bench.measure import Watch, Wrong, until
 from bench.naive import EXPORT, LIMIT, Naive, share_hash
+from bench.ports import free_port
 from bench.programs import POLICIES
 
 WARM_UP = 30

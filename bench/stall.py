@@ -30,7 +30,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from bench.measure import Wrong, free_port, until
+from bench.measure import Wrong, until
+from bench.ports import free_port
 from bench.smoke import Sink
 
 ROOT = Path(__file__).parent.parent

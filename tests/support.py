@@ -1,11 +1,10 @@
-"""What tests of all rooms share: settings with real meters, OTLP builders, free ports, waiting for a condition."""
+"""What tests of all rooms share: settings with real meters, OTLP builders, waiting for a condition."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -195,13 +194,6 @@ def decode(batch_: Batch | None) -> Any:
 def spans_of(batch_: Batch | None) -> list[Span]:
     """All spans of a batch."""
     return [s for group in decode(batch_).resource_spans for scope in group.scope_spans for s in scope.spans]
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def eventually(condition: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:

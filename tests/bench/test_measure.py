@@ -11,6 +11,7 @@ import pytest
 
 from bench import measure
 from bench.measure import Watch, Wrong, check, run, tree
+from bench.ports import free_port
 from bench.workloads import OURS, WORKLOADS
 
 GOOD = {"items": 2, "spans": {"aa": 2}, "calls": 1, "cost": 0.5, "clean": True}
@@ -54,7 +55,7 @@ def test_refused_requests_and_an_empty_load_are_noticed():
 def test_a_program_that_does_not_listen_is_an_error_with_its_output(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "_READY", 5.0)
     line = [sys.executable, "-c", "print('no such option')"]
-    with pytest.raises(Wrong, match="no such option"), measure.started(line, [measure.free_port()], tmp_path / "log"):
+    with pytest.raises(Wrong, match="no such option"), measure.started(line, [free_port()], tmp_path / "log"):
         pass
 
 

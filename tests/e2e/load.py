@@ -15,8 +15,9 @@ import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from bench.ports import free_port
 from tests.e2e.stack import LOOPBACK
-from tests.support import free_port, span, traces
+from tests.support import span, traces
 
 EXPORT = "/opentelemetry.proto.collector.{0}.v1.{1}Service/Export"
 

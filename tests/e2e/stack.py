@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import yaml
 
-from tests.support import free_port
+from bench.ports import free_port
 
 BACKENDS = Path(
     os.environ.get("OTEL_SIDECAR_BACKENDS")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from tests.e2e.stack import Program, get, get_json, wait_for
-from tests.support import free_port
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs/console.png"

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+from bench.ports import free_port
 from tests.e2e.stack import LOOPBACK, get, wait_for
-from tests.support import free_port
 from tests.test_deploy import ROOT, arguments
 
 USER = 10001

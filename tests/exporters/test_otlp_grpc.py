@@ -14,11 +14,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from pydantic import ValidationError
 
+from bench.ports import free_port
 from collector.errors import ConfigError, Oversized, Permanent, Retryable
 from collector.exporters.otlp_grpc import METHODS, OtlpGrpc, unpacked
 from collector.model import Signal
 from tests.exporters.servers import Certificates, GrpcBackend, grpc_backend, payload
-from tests.support import build, eventually, free_port
+from tests.support import build, eventually
 
 PLAIN = {"tls": {"insecure": True}}
 

@@ -17,12 +17,13 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from pydantic import ValidationError
 
+from bench.ports import free_port
 from collector.errors import ConfigError, Oversized, Permanent, Retryable
 from collector.exporters.otlp_http import OtlpHttp
 from collector.model import Payload, Signal
 from collector.otlp.mapping import to_json
 from tests.exporters.servers import Certificates, HttpBackend, http_backend, payload
-from tests.support import build, eventually, free_port
+from tests.support import build, eventually
 
 
 async def sent(config: dict[str, Any], what: Payload | None = None) -> int:

@@ -6,10 +6,11 @@ import aiohttp
 import pytest
 from pydantic import ValidationError
 
+from bench.ports import free_port
 from collector.exporters.peek import Peek
 from collector.extensions.console import Console, loopback
 from collector.model import Payload, Signal
-from tests.support import FakeHost, build, free_port, settings, span, traces
+from tests.support import FakeHost, build, settings, span, traces
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import aiohttp
 import pytest
 from pydantic import ValidationError
 
+from bench.ports import free_port
 from collector.extensions.health_check import HealthCheck, go_duration
-from tests.support import FakeHost, build, free_port
+from tests.support import FakeHost, build
 
 STATES = ("starting", "running", "draining", "failed")
 SHOWN = {

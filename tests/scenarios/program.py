@@ -18,7 +18,8 @@ import yaml
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.support import eventually, free_port, span, traces
+from bench.ports import free_port
+from tests.support import eventually, span, traces
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 

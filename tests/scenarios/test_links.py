@@ -6,9 +6,10 @@ import time
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from bench.ports import free_port
 from tests.exporters.servers import http_backend
 from tests.scenarios.program import PROTOBUF, backend, delivered, program
-from tests.support import any_value, eventually, free_port, span, traces
+from tests.support import any_value, eventually, span, traces
 
 CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "gen_ai.usage.input_tokens": 10,
         "gen_ai.usage.output_tokens": 5, "gen_ai.server.time_to_first_token": 0.2}  # fmt: skip

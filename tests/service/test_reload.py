@@ -5,10 +5,11 @@ import random
 
 import pytest
 
+from bench.ports import free_port
 from collector.errors import Refused
 from collector.model import Signal
 from tests.service.sidecar import BASE, TWO, books
-from tests.support import batch, eventually, free_port, span, traces
+from tests.support import batch, eventually, span, traces
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -6,12 +6,13 @@ import signal
 
 import pytest
 
+from bench.ports import free_port
 from collector.errors import ConfigError
 from collector.service import run as running
 from collector.service.process import WALKER
 from collector.service.run import RunOptions, Service, main
 from tests.service.sidecar import BASE, COMPONENTS, books
-from tests.support import eventually, free_port
+from tests.support import eventually
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -11,11 +11,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from bench.ports import free_port
 from collector.meters import Meters
 from collector.service import telemetry
 from collector.service.process import WALKER
 from collector.service.telemetry import SelfMetrics, exposition
-from tests.support import FakeHost, free_port
+from tests.support import FakeHost
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.ports import free_port
 from collector.exporters.prometheus.page import Page, join, leave
 from collector.meters import Meters
-from tests.support import free_port
 
 
 async def silent(request: Any) -> Any:

@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from pydantic import ValidationError
 
+from bench.ports import free_port
 from collector.component import Settings
 from collector.errors import Permanent
 from collector.exporters import prometheus as module
@@ -31,7 +32,7 @@ from tests.exporters.prometheus.build import (
     total,
 )
 from tests.exporters.prometheus.build import request as message
-from tests.support import Drops, FakeHost, free_port
+from tests.support import Drops, FakeHost
 
 
 async def fetch(url: str, **headers: str) -> tuple[int, str, bytes]:
