@@ -115,7 +115,7 @@ class Processor(Component):
         raise NotImplementedError
 
     def tick(self, now: float) -> Batch | None:
-        """Called about every 100 ms; releases what has waited long enough."""
+        """Called every 100 to 500 ms; releases what has waited long enough."""
         return None
 
     def drain(self) -> Batch | None:

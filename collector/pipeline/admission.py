@@ -23,7 +23,9 @@ LARGEST_MESSAGE = 64 * MIB  # OTLP specification, Protocol Details: recommended 
 _WORKING_ROOM = 24 * MIB  # what the first requests load and compile comes to less than that (measured)
 _LARGE_REQUEST = 8 * MIB
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-QUIET = 50
+MUCH = 1 * MIB
+"""So much in one request is a large request; so much between two samples makes the next one come soon."""
+QUIET = 10
 """Samples without a request in between after which freed memory is given back to the system."""
 REFUSAL = "data refused due to high memory usage"
 
@@ -57,7 +59,10 @@ class ByteBudget:
     def __init__(self, limit: int, spike: int) -> None:
         self.in_flight = 0
         self.resident = 0
-        self._pressed = self._trim_due = False
+        self.busy = self._pressed = self._trim_due = False
+        self.on_large: Callable[[], object] = lambda: None
+        """Told of every reservation of MUCH or more."""
+        self._moved = 0
         self._quiet = QUIET
         self._idle = 0
         self.configure(limit, spike)
@@ -80,6 +85,9 @@ class ByteBudget:
         if self.in_flight + size > self.request_room:
             raise Refused(REFUSAL, after=1, reason="memory")
         self.in_flight += size
+        self._moved += size
+        if size >= MUCH:
+            self.on_large()
 
     def give(self, size: int) -> None:
         """Give reserved bytes back."""
@@ -106,9 +114,11 @@ class ByteBudget:
         return min(LARGEST_MESSAGE, self._large * 2 // 9)
 
     def sample(self, resident: int) -> None:
-        """Tell the watchdog the resident size in bytes; call it every 100 ms."""
+        """Tell the watchdog the resident size in bytes; call it every 500 ms, every 100 ms while it is `busy`."""
         self.resident = resident
         self._pressed = resident > self.line
+        self.busy = self._pressed or self._moved >= MUCH
+        self._moved = 0
         self._quiet += 1
         if self._pressed or self._trim_due or self._quiet == QUIET:
             self._trim_due = False

@@ -158,7 +158,7 @@ class Pipeline:
             self._ledger.dropped(signal, destination.name, reason, count)
 
     def tick(self) -> None:
-        """Let go what has waited long enough inside processors; call it every 100 ms."""
+        """Let go what has waited long enough inside processors; call it every 100 to 500 ms."""
         if self.chain.ticks:
             self._queue(drain=False)
 

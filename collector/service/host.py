@@ -40,7 +40,7 @@ class ServiceHost:
         self.clock = Clock()
         self._budget = ByteBudget(*limits())
         self.ledger = Ledger(self.meters)
-        self.stalls = Stalls(self.meters, self.clock.monotonic())
+        self.stalls = Stalls(self.meters)
         self.log = logging.getLogger("collector.service")
         self.graph: Graph | None = None
         self.leaving: list[Graph] = []

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collector.service.telemetry import SelfMetrics
 
 EX_CONFIG = 78
-TICK = 0.1
+TICK, QUIET_TICK = 0.1, 0.5  # the second while little comes in: each tick wakes an idle process
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class Service:
             stopping.cancel()
             return 1
         self._ready(resolved)
-        beside = [asyncio.create_task(task) for task in (self._tick(), self.host.stalls.watch(), self._warm_up())]
+        beside = [asyncio.create_task(task) for task in (self._tick(), self._warm_up())]
         await stopping
         await drain(self.host, self._options.drain_timeout, self.reloads.settle)
         for task in beside:
@@ -167,6 +167,7 @@ class Service:
         self.host.enter("running")
         budget = self.host.budget
         budget.settle(resident_bytes())
+        budget.on_large = self.host.stalls.closely
         if budget.line > budget.limit - budget.spike:
             self._log.warning(
                 "the memory limit is below what the program itself needs: it is not kept",
@@ -229,8 +230,11 @@ class Service:
         self._stopping.set()
 
     async def _tick(self) -> None:
+        now = self.host.clock.monotonic
         while True:
-            await asyncio.sleep(TICK)
+            due = now() + (pause := TICK if self.host.budget.busy else QUIET_TICK)
+            await asyncio.sleep(pause)
+            self.host.stalls.look(now() - due)
             self._safely(lambda: self.host.budget.sample(resident_bytes()))
             for pipeline in list(self.host.graph.pipelines.values()) if self.host.graph else ():
                 self._safely(pipeline.tick)

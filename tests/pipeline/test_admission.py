@@ -3,7 +3,7 @@
 import pytest
 
 from collector.errors import Refused
-from collector.pipeline.admission import MIB, QUIET, ByteBudget, cgroup_limit, limits, resident_bytes, trim
+from collector.pipeline.admission import MIB, MUCH, QUIET, ByteBudget, cgroup_limit, limits, resident_bytes, trim
 
 
 def test_what_does_not_fit_is_refused_and_takes_nothing():
@@ -105,3 +105,23 @@ def test_memory_is_given_back_to_the_system_after_a_large_request(monkeypatch):
         budget.sample(100 * MIB)
         budget.sample(100 * MIB)
     assert len(calls) == 1
+
+
+def test_samples_are_wanted_more_often_while_much_comes_in_or_memory_is_short():
+    budget, told = ByteBudget(400 * MIB, 80 * MIB), []
+    budget.on_large = lambda: told.append(1)
+    for sizes, resident, busy in [
+        ((MUCH - 1,), 100, False),
+        ((MUCH // 2, MUCH // 2), 100, True),
+        ((), 100, False),
+        ((), 350, True),
+    ]:
+        for size in sizes:
+            with budget.hold(size):
+                pass
+        budget.sample(resident * MIB)
+        assert budget.busy is busy
+    assert not told
+    budget.sample(100 * MIB)
+    with budget.hold(MUCH):
+        assert told == [1]

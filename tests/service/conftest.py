@@ -17,5 +17,6 @@ def quick(monkeypatch):
     """Seconds become hundredths."""
     monkeypatch.setattr(drain, "QUIET", 0.05)
     monkeypatch.setattr(run, "TICK", 0.01)
+    monkeypatch.setattr(run, "QUIET_TICK", 0.01)
     for module in (reload, run, swap):
         monkeypatch.setattr(module, "LAST_MOMENT", 0.2)
