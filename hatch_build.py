@@ -25,9 +25,19 @@ except ImportError:  # make calls this file in an environment without hatchling
 
 ROOT = Path(__file__).parent
 FOLDER = ROOT / "collector" / "otlp"
-BUILT = ("_plain.abi3.so", "_json.abi3.so")
-"""One module for each C file, all of them or none."""
-FLAGS = ("-std=c11", "-O3", "-fPIC", "-fstack-protector-strong", "-Wall", "-Wextra", "-DPy_LIMITED_API=0x030B0000")
+SOURCES = {"_plain.abi3.so": ("_plain.c", "_plain_items.c"), "_json.abi3.so": ("_json.c",)}
+BUILT = tuple(SOURCES)
+"""All modules or none."""
+FLAGS = (
+    "-std=c11",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fstack-protector-strong",
+    "-Wall",
+    "-Wextra",
+    "-DPy_LIMITED_API=0x030B0000",
+)
 LINK = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
 
 
@@ -56,14 +66,14 @@ def lacking() -> str:
 
 
 def compile_module(target: Path, *flags: str) -> str:
-    """Compile to `target` the source of its name, `flags` after the usual ones.
+    """Compile to `target` the sources of its name, `flags` after the usual ones.
 
     Returns what is lacking or the compiler's complaint, empty when it worked.
     """
     if problem := lacking():
         return problem
-    own, source = shlex.split(os.environ.get("CFLAGS", "")), FOLDER / f"{target.name.partition('.')[0]}.c"
-    command = [*compiler(), *FLAGS, *own, *flags, f"-I{sysconfig.get_path('include')}", *LINK, str(source), "-o"]
+    own, sources = shlex.split(os.environ.get("CFLAGS", "")), [str(FOLDER / name) for name in SOURCES[target.name]]
+    command = [*compiler(), *FLAGS, *own, *flags, f"-I{sysconfig.get_path('include')}", *LINK, *sources, "-o"]
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".plain-") as folder:
             built = Path(folder, target.name)

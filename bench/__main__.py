@@ -13,6 +13,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,6 @@ def selected(options: argparse.Namespace) -> list[Workload]:
 
 
 def _shorter(workload: Workload) -> Workload:
-    from dataclasses import replace
-
     return replace(workload, seconds=_QUICK_SECONDS)
 
 

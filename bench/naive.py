@@ -16,35 +16,13 @@ from genai_prices import Usage, calc_price
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
+from bench.programs import BLOCKED
+
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 LIMIT = int((2**64 - 1) * 0.1)
 _SALTED = 0x39F88FE94395B4FD  # FNV-1a of "default-hash-seed"
 _WAIT = 5.0
-_PATTERNS = [
-    re.compile(text)
-    for text in (
-        r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}",
-        r"\b\d(?:[ -]?\d){12,15}\b",
-        r"\b\d{3}-\d{2}-\d{4}\b",
-        r"\+\d{1,3}[ -]?\(?\d{1,4}\)?[ -]?\d{3,4}[ -]?\d{3,4}",
-        r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b",
-        r"\b(?:\d{1,3}\.){3}\d{1,3}\b",
-        r"sk-[A-Za-z0-9_-]{20,}",
-        r"sk-ant-[A-Za-z0-9_-]{20,}",
-        r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-        r"gh[pousr]_[A-Za-z0-9]{36}",
-        r"github_pat_[A-Za-z0-9_]{22,}",
-        r"glpat-[A-Za-z0-9_-]{20}",
-        r"xox[abprs]-[A-Za-z0-9-]{10,}",
-        r"AIza[A-Za-z0-9_-]{35}",
-        r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}",
-        r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
-        r"(?i)bearer [a-z0-9._~+/-]{16,}",
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
-        r"hf_[A-Za-z0-9]{30,}",
-        r"[a-z]+://[^/\s:@]+:[^/\s:@]+@",
-    )
-]
+_PATTERNS = [re.compile(text) for text in BLOCKED]
 _ERROR_VALUES = ("error", "timeout")
 
 

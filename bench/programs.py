@@ -52,7 +52,17 @@ BLOCKED = [
     r"\b(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\b",
     r"[a-z]+://[^/\s:@]+:[^/\s:@]+@",
 ]
-"""What the peer looks for: twenty of the kinds that this product's defaults cover."""
+"""What the peer and the plain reference look for: twenty of the kinds that this product's defaults cover."""
+_LIMITER: dict[str, Any] = {"memory_limiter": {"check_interval": "1s", "limit_percentage": 75}}
+_SAMPLING: dict[str, Any] = {
+    "tail_sampling": {"policies": POLICIES, "decision_wait": f"{DECISION_WAIT}s", "num_traces": 1_000_000}
+}
+STEPS: dict[str, dict[str, Any]] = {
+    "pass": _LIMITER,
+    "default": {**_LIMITER, "llm_cost": {}, **_SAMPLING, "redaction": {}},
+    "redact": {**_LIMITER, "redaction": {}},
+}
+"""This product's processors for each work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +79,23 @@ def command(program: str, work: str, ports: Ports, folder: Path, *, gzip: bool =
     if program == "rotel":
         return _rotel(ports, folder)
     config = folder / "config.yaml"
-    config.write_text(json.dumps(_otelcol(work, ports, gzip) if program == "otelcol" else _ours(work, ports, gzip)))
+    steps = _otelcol(work) if program == "otelcol" else STEPS[work]
+    config.write_text(json.dumps(_collector(ports, steps, gzip)))
     if program == "otelcol":
         return [str(PEERS / "otelcol"), "--config", str(config)]
     return [sys.executable, "-m", "collector", "run", "--config", str(config)]
 
 
-def _ours(work: str, ports: Ports, gzip: bool) -> dict[str, Any]:
-    limiter = {"memory_limiter": {"check_interval": "1s", "limit_percentage": 75}}
-    sampling = {"tail_sampling": {"policies": POLICIES, "decision_wait": f"{DECISION_WAIT}s", "num_traces": 1_000_000}}
-    steps: dict[str, dict[str, Any]] = {
-        "pass": limiter,
-        "default": {**limiter, "llm_cost": {}, **sampling, "redaction": {}},
-        "redact": {**limiter, "redaction": {}},
-    }
-    return _collector(ports, steps[work], gzip)
-
-
-def _otelcol(work: str, ports: Ports, gzip: bool) -> dict[str, Any]:
+def _otelcol(work: str) -> dict[str, Any]:
+    """The peer's processors for a work."""
     batch: dict[str, Any] = {"batch": {}}
     redaction = {"redaction": {"allow_all_keys": True, "blocked_values": BLOCKED, "summary": "silent"}}
-    sampling = {"tail_sampling": {"policies": POLICIES, "decision_wait": f"{DECISION_WAIT}s", "num_traces": 1_000_000}}
     steps: dict[str, dict[str, Any]] = {
         "pass": batch,
-        "default": {"transform": {"trace_statements": _prices()}, **sampling, **redaction, **batch},
+        "default": {"transform": {"trace_statements": _prices()}, **_SAMPLING, **redaction, **batch},
         "redact": {**redaction, **batch},
     }
-    return _collector(ports, steps[work], gzip)
+    return steps[work]
 
 
 def _prices() -> list[dict[str, Any]]:

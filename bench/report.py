@@ -151,22 +151,42 @@ def claims_table(made: Iterable[Claim]) -> str:
     return "\n".join(["| goal | wanted | measured | |", "|---|---:|---:|---|", *rows])
 
 
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """What one program needs for each workload that is drawn, the lowest row first; 0 where it was not measured."""
+
+    program: str
+    offset: float
+    values: list[float]
+    labels: list[str]
+
+
+def bars(figures: Figures) -> tuple[list[str], list[Bars]]:
+    """The titles of the rows from the lowest up, and the bars of each program, the uppermost first."""
+    rows = [workload for name in reversed(_PLOTTED) for workload in WORKLOADS if workload.name == name and figures.get(name)]
+    drawn = []
+    for offset, program in ((0.27, OURS), (0.0, OTELCOL), (-0.27, ROTEL)):
+        values = [figures.get(workload.name, program) for workload in rows]
+        labels = [_number(value) if value else "" for value in values]
+        drawn.append(Bars(program, offset, [value or 0.0 for value in values], labels))
+    return [workload.title for workload in rows], drawn
+
+
 def plot(figures: Figures, path: Path) -> None:
-    """Bars of CPU per item beside each other, as SVG or PNG by the suffix."""
+    """Bars of CPU per item beside each other, as SVG or PNG by the suffix. Only drawing: `make test` has no matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "otel-sidecar"
     from matplotlib import pyplot
 
-    titles = {workload.name: workload.title for workload in WORKLOADS}
-    rows = [name for name in _PLOTTED if figures.get(name)][::-1]
-    figure, axes = pyplot.subplots(figsize=(9, 0.75 * len(rows) + 1.2))
-    for offset, program in ((0.27, OURS), (0.0, OTELCOL), (-0.27, ROTEL)):
-        values = [figures.get(name, program) or 0.0 for name in rows]
-        bars = axes.barh([at + offset for at in range(len(rows))], values, 0.25, label=_NAMES[program], color=_COLORS[program])
-        axes.bar_label(bars, labels=[_number(value) if value else "" for value in values], padding=3, fontsize=8)
-    axes.set_yticks(range(len(rows)), [titles[name] for name in rows])
+    titles, drawn = bars(figures)
+    figure, axes = pyplot.subplots(figsize=(9, 0.75 * len(titles) + 1.2))
+    for each in drawn:
+        places = [row + each.offset for row in range(len(titles))]
+        shown = axes.barh(places, each.values, 0.25, label=_NAMES[each.program], color=_COLORS[each.program])
+        axes.bar_label(shown, labels=each.labels, padding=3, fontsize=8)
+    axes.set_yticks(range(len(titles)), titles)
     axes.set_xlabel("CPU microseconds per span, record or point (less is better)")
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -60,8 +60,8 @@ def functions(path: Path) -> Iterator[tuple[int, str]]:
 def rooms() -> Counter[str]:
     """Lines of code of each room."""
     out: Counter[str] = Counter()
-    for path in sorted((ROOT / "collector").rglob("*.[cp]*")):
-        count = {".py": code_lines, ".c": c_lines}.get(path.suffix)
+    for path in sorted((ROOT / "collector").rglob("*.[chp]*")):
+        count = {".py": code_lines, ".c": c_lines, ".h": c_lines}.get(path.suffix)
         if count is not None:
             parts = path.relative_to(ROOT / "collector").parts
             out[parts[0] + ("/" if len(parts) > 1 else "")] += count(path.read_text())

@@ -31,13 +31,12 @@ from bench.load import CANARY, SPANS, Request, requests
 from bench.measure import Watch, Wrong, until
 from bench.naive import EXPORT, LIMIT, Naive, share_hash
 from bench.ports import free_port
-from bench.programs import POLICIES
+from bench.programs import STEPS, Ports, command
 
 WARM_UP = 30
 ROUNDS = 3
 STEP = 0.25
 """Seconds of the samplers' time between two requests of the chain: held spans expire while it is measured."""
-CHAIN: list[tuple[str, dict[str, Any]]] = [("llm_cost", {}), ("tail_sampling", {"policies": POLICIES}), ("redaction", {})]
 
 
 def expected(load: Iterable[Request]) -> dict[bytes, int]:
@@ -76,7 +75,9 @@ class Chain:
         self.meters, self.lost = Meters(), Counter[str]()
         self.stages: defaultdict[str, list[float]] = defaultdict(list)
         self._parts = []
-        for name, config in CHAIN:
+        for name, config in STEPS["default"].items():
+            if name == "memory_limiter":
+                continue  # it watches a process, not spans
             cls: Any = Catalog().load("processors", name)
             settings = Settings(name, self.meters, logging.getLogger(name), None, self._drop)  # type: ignore[arg-type]
             self._parts.append(cls(cls.Config.model_validate(config), settings))
@@ -150,7 +151,8 @@ class Sink:
         service, method = EXPORT[1:].split("/")
         handler = grpc.unary_unary_rpc_method_handler(self._take)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-        self.address = f"localhost:{self._server.add_insecure_port('localhost:0')}"
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.address = f"127.0.0.1:{self.port}"
         self._server.start()
 
     def _take(self, data: bytes, _: object) -> bytes:
@@ -201,41 +203,20 @@ def len_spans(sink: Sink) -> int:
     return sum(open_envelope(Signal.TRACES, data).count() for data in list(sink.received))
 
 
-def settings_file(folder: str, address: str, target: str) -> Path:
-    """The default traces pipeline with this load's ports."""
-    config = {
-        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": address}}}},
-        "processors": {"memory_limiter": {"check_interval": "1s", "limit_percentage": 75}, **dict(CHAIN)},
-        "exporters": {"otlp_grpc": {"endpoint": target, "tls": {"insecure": True}}},
-        "service": {
-            "telemetry": {"metrics": {"level": "none"}},
-            "pipelines": {
-                "traces": {
-                    "receivers": ["otlp"],
-                    "processors": ["memory_limiter", *(name for name, _ in CHAIN)],
-                    "exporters": ["otlp_grpc"],
-                }
-            },
-        },
-    }
-    path = Path(folder) / "config.yaml"
-    path.write_text(json.dumps(config))
-    return path
-
-
 def measure_programs(load: Sequence[Request]) -> dict[str, Any]:
     """The whole sidecar and the naive program in turn, ROUNDS times each; the median counts."""
     spent: defaultdict[str, list[float]] = defaultdict(list)
     kept = 0
     with tempfile.TemporaryDirectory() as folder:
         for name in ("naive", "ours") * ROUNDS:
-            sink, address = Sink(), f"localhost:{free_port()}"
-            command = [sys.executable, "-m", "bench.naive", address, sink.address]
+            sink = Sink()
+            ports = Ports(free_port(), free_port(), sink.port)
+            address = f"127.0.0.1:{ports.grpc}"
+            line: Sequence[str] = [sys.executable, "-m", "bench.naive", address, sink.address]
             if name == "ours":
-                config = settings_file(folder, address, sink.address)
-                command = [sys.executable, "-m", "collector", "run", "--config", str(config)]
+                line = command(name, "default", ports, Path(folder))
             try:
-                seconds, kept = measure_program(name, command, address, sink, load)
+                seconds, kept = measure_program(name, line, address, sink, load)
             finally:
                 sink.stop()
             spent[name].append(seconds)

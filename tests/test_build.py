@@ -17,7 +17,7 @@ from hatch_build import BUILT, ROOT, WalkerHook, check, compile_walker, lacking,
 pytestmark = pytest.mark.skipif(lacking() != "", reason=f"the walker cannot be compiled here: {lacking()}")
 BROKEN = '#include "nowhere.h"\n'
 UNTIDY = "static int unused;\n"
-SOURCES = ("_plain.c", "_json.c", "_text.h")
+SOURCES = ("_plain.c", "_plain_items.c", "_plain.h", "_json.c", "_text.h")
 
 
 @pytest.fixture(autouse=True)

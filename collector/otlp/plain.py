@@ -2,7 +2,8 @@
 is anything but plain, the caller takes the general way, with the same result.
 
 Plain: known fields only, shortest tags and lengths, valid UTF-8, ids of the right length, envelope fields in their order - what
-every SDK sends. `_plain.c` has the details. The environment variable OTEL_SIDECAR_WALKER=python turns the C path off.
+every SDK sends. `_plain.c` has the details, `_plain_items.c` what is asked of items. The environment variable
+OTEL_SIDECAR_WALKER=python turns the C path off.
 """
 
 from __future__ import annotations

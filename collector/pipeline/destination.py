@@ -47,7 +47,8 @@ class Destination:
         self._ledger, self._clock = ledger, clock
         settings = exporter.config if isinstance(exporter.config, Push) else _AT_ONCE
         self.settings, self.retry, self.timeout = settings.sending_queue, settings.retry_on_failure, settings.timeout
-        self._waits = self.settings.wait_for_result or not self.settings.enabled
+        self.waits = self.settings.wait_for_result or not self.settings.enabled
+        """True when the client is answered only after this destination has decided."""
         self.queue = RecordQueue(self.settings, self.settings.max_bytes or share)
         self._flying: dict[asyncio.Task[None], Record] = {}
         self._pulse, self._pause = Pulse(clock()), Pause(self.retry.max_interval)
@@ -65,14 +66,9 @@ class Destination:
         self._queued = meters.gauge("collector_queued_items", "Items waiting or in flight.", ("signal", "exporter"), cap=0)
 
     @property
-    def waits(self) -> bool:
-        """True when the client is answered only after this destination has decided."""
-        return self._waits
-
-    @property
     def answers_at_once(self) -> bool:
         """True when `put` returns nothing to await."""
-        return not self._waits and self._successor is None
+        return not self.waits and self._successor is None
 
     def refresh(self, signal: Signal, held: int) -> None:
         """Bring the gauges up to date before they are read; `held`: items on their way here inside processors."""
@@ -116,7 +112,7 @@ class Destination:
                 return self._turned_away(payload, "queue_full")
             self._make_room(len(payload.data))
         parts = (payload,) if len(payload.data) <= LARGEST_SEND else tuple(cut(payload, LARGEST_SEND))
-        outcome = Outcome(len(parts)) if self._waits else None
+        outcome = Outcome(len(parts)) if self.waits else None
         for part in parts:
             if self.queue.add(Record(part, outcomes=[outcome] if outcome else [])):
                 self._wake.set()

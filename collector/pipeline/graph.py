@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
 from collector.component import Accept, Processor
@@ -111,14 +110,6 @@ class Pipeline:
             self.dropped(self.signal, -taken, "processor_error")
         self._accepted(max(taken, 0))
 
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        before, Pipeline.current = Pipeline.current, self
-        try:
-            yield
-        finally:
-            Pipeline.current = before
-
     async def _feed_slices(self, batch: Batch) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for part in slices(batch, SLICE, ITEM):
@@ -167,10 +158,13 @@ class Pipeline:
         self._queue(drain=True, keep=keep)
 
     def _queue(self, *, drain: bool, keep: Collection[Processor] = ()) -> None:
-        born = self._clock()
-        with self._working():
+        before, Pipeline.current = Pipeline.current, self
+        try:
+            born = self._clock()
             for batch, count in self.chain.released(self._wall(), drain=drain, keep=keep):
                 self._put(batch, count, born)
+        finally:
+            Pipeline.current = before
 
 
 class Intake(Accept):

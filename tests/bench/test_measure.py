@@ -22,7 +22,8 @@ FOUND = {"items": 2, "spans": {"aa": 2}, "priced": 1, "cost": 0.5, "canaries": 0
 def test_the_sidecar_is_measured_and_its_delivery_checked():
     short = replace(next(w for w in WORKLOADS if w.name == "default-64"), seconds=0.5)
     result = run(short, OURS)
-    assert result.items == round(result.rate * result.items / result.rate) > 0
+    assert result.items > 0
+    assert result.items % short.items == 0
     assert 0 < result.delivered < result.items
     assert 1 < result.cpu_us < 10_000
     assert 20 < result.rss_idle <= result.rss_peak < 1000

@@ -7,7 +7,7 @@ import json
 from bench import __main__ as bench
 from bench import report
 from bench.measure import Result, Wrong
-from bench.workloads import OTELCOL, OURS, ROTEL
+from bench.workloads import OTELCOL, OURS, ROTEL, WORKLOADS
 
 
 def result(workload, program, cpu_us, **figures):
@@ -49,10 +49,24 @@ def test_cost_per_span_and_per_byte_leave_fixed_costs_out():
     assert report.spread_bytes([]) is None
 
 
+def test_the_picture_has_a_bar_of_each_program_for_each_drawn_workload_that_was_measured():
+    results = [result("default-512", OURS, 2.0), result("default-512", OTELCOL, 40.0)]
+    results += [result("pass-512", program, cpu) for program, cpu in ((OURS, 1.0), (OTELCOL, 4.25), (ROTEL, 112.4))]
+    results += [result("default-1", OURS, 9.0), result("pass-64", OTELCOL, 9.0)]  # not drawn; ours not measured
+    titles, drawn = report.bars(report.Figures(results))
+    assert titles == ["pass-through, 512 spans", "default, 512 spans"]
+    assert [(each.program, each.values, each.labels) for each in drawn] == [
+        (OURS, [1.0, 2.0], ["1.00", "2.00"]),
+        (OTELCOL, [4.25, 40.0], ["4.25", "40.0"]),
+        (ROTEL, [112.4, 0.0], ["112", ""]),
+    ]
+    assert drawn[0].offset > drawn[1].offset > drawn[2].offset
+    assert set(report._PLOTTED) <= {workload.name for workload in WORKLOADS}
+
+
 def test_table_json_and_picture_are_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "PEERS", tmp_path)
     monkeypatch.setattr(bench, "run", lambda workload, program, first: result(workload.name, program, 2.5, items=first))
-    monkeypatch.setattr(report, "plot", lambda figures, path: None)
     monkeypatch.setattr(bench, "plot", lambda figures, path: path.write_text("<svg/>"))
     assert bench.main(["--only", "pass-512,default-512", "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out/results.md").read_text()

@@ -30,12 +30,8 @@ STATUS = rb"\x18[\x02\x82]"
 compiled_only = pytest.mark.skipif(not plain.COMPILED, reason="the walker is not compiled here")
 
 
-@pytest.fixture(params=["compiled", "python"])
-def finder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Finder:
-    if request.param == "compiled" and not plain.COMPILED:
-        pytest.skip("the walker is not compiled here")
-    if request.param == "python":
-        monkeypatch.setattr(plain, "compiled", None)
+@pytest.fixture
+def finder(walker: str) -> Finder:
     return Finder(CONDITIONS, PATTERNS, STATUS)
 
 

@@ -160,7 +160,7 @@ def test_thousands_of_damaged_requests_and_memory_that_runs_out_do_no_harm(tmp_p
 
 
 def test_a_walker_that_reads_over_a_border_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    break_source(tmp_path, monkeypatch, "_plain.c", BORDER, "")
+    break_source(tmp_path, monkeypatch, "_plain.h", BORDER, "")
     done = fed(tmp_path)
     assert done.returncode != 0
     assert "ERROR: AddressSanitizer" in done.stderr

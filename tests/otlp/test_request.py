@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from collector.errors import Malformed, Refused, TooLarge
 from collector.model import Signal
-from collector.otlp import plain
 from collector.otlp import request as module
 from collector.otlp.mapping import FREE, MAX_ITEMS
 from collector.otlp.request import MAX_ITEM, Opened, open_request, open_slices
@@ -21,17 +20,8 @@ from collector.otlp.walk import Count, count_elements, fields, varint
 from tests.otlp.generated import requests
 from tests.support import REQUEST, span, traces
 
+pytestmark = pytest.mark.usefixtures("walker")
 SIGNALS = list(Signal)
-
-
-@pytest.fixture(autouse=True, params=["compiled", "python"])
-def walker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Everything here holds with the compiled walker and without it."""
-    if request.param == "compiled" and not plain.COMPILED:
-        pytest.skip("the walker is not compiled here")
-    if request.param == "python":
-        monkeypatch.setattr(plain, "compiled", None)
-    return str(request.param)
 
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,23 @@ async def finish(books):
     for destination in books.destinations:
         await destination.drain(5)
         await destination.stop()
+
+
+@asynccontextmanager
+async def others():
+    """What else the loop does meanwhile: an entry for each time it gets there."""
+    turns = []
+
+    async def work():
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(work())
+    try:
+        yield turns
+    finally:
+        task.cancel()
 
 
 def spans(count):
@@ -171,18 +189,9 @@ async def test_a_large_request_is_worked_on_in_slices_with_the_loop_free_in_betw
     books, out = Books(), Scripted(push=QUICK)
     intake = Intake([books.pipeline(books.destination(out, share=64 << 20), processors=(Counting,))])
     big = batch(traces(*(span("x" * 10_000) for _ in range(SLICE * 3 // 10_000))))
-    turns = 0
-
-    async def others():
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    await intake(big)
-    task.cancel()
-    assert turns >= 3
+    async with others() as turns:
+        await intake(big)
+    assert len(turns) >= 3
     await finish(books)
     assert out.items == big.count()
 
@@ -213,20 +222,12 @@ async def test_a_large_request_without_processors_leaves_byte_identical():
 
 
 async def test_what_is_too_large_for_one_send_is_cut_with_the_loop_free_in_between_without_processors_too():
-    books, out, turns = Books(), Scripted(push=QUICK), 0
+    books, out = Books(), Scripted(push=QUICK)
     intake = Intake([books.pipeline(books.destination(out, share=64 << 20))])
     big = batch(traces(*(span("x" * 10_000) for _ in range(LARGEST_SEND * 2 // 10_000))))
-
-    async def others():
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    await intake(big)
-    task.cancel()
-    assert turns >= LARGEST_SEND * 2 // SLICE
+    async with others() as turns:
+        await intake(big)
+    assert len(turns) >= LARGEST_SEND * 2 // SLICE
     await finish(books)
     assert [item for part in out.sent for item in open_envelope(Signal.TRACES, part.data).items()] == big.items()
     assert max(len(part.data) for part in out.sent) <= LARGEST_SEND

@@ -6,24 +6,13 @@ import random
 from decimal import Decimal, localcontext
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.otlp import plain
 from collector.processors.tail_sampling.hashing import DEFAULT_SALT, Share, fnv1a, threshold
 
+pytestmark = pytest.mark.usefixtures("walker")
 MAX = 2**64 - 1
-
-
-@pytest.fixture(autouse=True, params=["compiled", "python"], scope="module")
-def walker(request):
-    """Everything here holds with the compiled walker and without it."""
-    if request.param == "compiled" and not plain.COMPILED:
-        pytest.skip("the walker is not compiled here")
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "python":
-            patch.setattr(plain, "compiled", None)
-        yield
 
 
 @pytest.mark.parametrize(
@@ -34,7 +23,7 @@ def test_the_hash_gives_the_published_test_vectors(text, value):
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=40), st.floats(0, 100), st.text(max_size=3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_many_ids_at_once_are_judged_as_one_by_one(ids, percentage, salt):
     state, limit = fnv1a((salt or DEFAULT_SALT).encode()), threshold(percentage)
     assert Share(percentage, salt).pick(ids) == [trace_id for trace_id in ids if fnv1a(trace_id, state) <= limit]
@@ -51,14 +40,14 @@ def test_the_hash_itself_is_the_last_that_a_threshold_takes_in(count, monkeypatc
 
 
 @given(st.lists(st.binary(max_size=20), min_size=4, max_size=20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_ids_of_other_lengths_are_hashed_too(ids):
     state, limit = fnv1a(DEFAULT_SALT.encode()), threshold(50)
     assert Share(50).pick(ids) == [trace_id for trace_id in ids if fnv1a(trace_id, state) <= limit]
 
 
 @given(st.floats(0, 100))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_threshold_is_the_product_rounded_to_64_bits_and_cut(percentage):
     with localcontext() as context:
         context.prec = 2000

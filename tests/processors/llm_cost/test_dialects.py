@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.otlp import plain
 from collector.otlp.find import Finder
 from collector.processors.llm_cost.dialects import Dialects, data
 from collector.processors.llm_cost.usage import LIMIT, money, tokens
@@ -159,10 +158,8 @@ def test_own_names_alone_make_a_span_an_llm_span() -> None:
     assert sums(processor, "tokens", -1) == {"prompt": 5, "completion": 7}
 
 
-@pytest.mark.parametrize("walker", ["compiled", "python"])
-def test_every_strong_name_of_a_call_is_found(walker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if walker == "python":
-        monkeypatch.setattr(plain, "compiled", None)
+@pytest.mark.usefixtures("walker")
+def test_every_strong_name_of_a_call_is_found() -> None:
     finder = Finder(Dialects().conditions(), Dialects().patterns())
     weak = set(data()["weak_names"])
     fields = ["input_tokens", "output_tokens", "total_tokens", "uncached_input", "cost_reported", "operation", "request_model"]

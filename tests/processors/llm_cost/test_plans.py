@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client import generate_latest
 
-from collector.otlp import plain
 from collector.processors.llm_cost import shapes
 from collector.processors.llm_cost.dialects import data
 from tests.processors.llm_cost.calls import NOW, START, call, cost, made, raw, through
@@ -96,15 +95,6 @@ def _shown(processor: Any) -> list[tuple[str, float]]:
     lines = generate_latest(processor.settings.meters.derived).decode().splitlines()
     pairs = sorted(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return [(name, float(value)) for name, value in pairs]
-
-
-@pytest.fixture(params=["compiled", "python"])
-def walker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the compiled walker and without it."""
-    if request.param == "compiled" and not plain.COMPILED:
-        pytest.skip("the walker is not compiled here")
-    if request.param == "python":
-        monkeypatch.setattr(plain, "compiled", None)
 
 
 @pytest.mark.usefixtures("walker")

@@ -1,7 +1,7 @@
 """Random bytes of ids and times wake nothing; text and unknown fields always do."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -16,6 +16,7 @@ from collector.processors.redaction.second_look import narrowed, textual
 from tests.otlp.test_request import number
 from tests.support import REQUEST, any_value, attributes, batch, build, span
 
+pytestmark = pytest.mark.usefixtures("walker")
 MAIL = b"ab@cd.example"
 SPAN = span("op", {"k": "v", "n": 2**40}, trace=b"T" * 16, span_id=b"S" * 8, start=7, duration=9)
 SPAN.parent_span_id, SPAN.flags, SPAN.trace_state = b"P" * 8, 257, "a=b"
@@ -24,17 +25,6 @@ RECORD = LogRecord(
 )
 RECORD.body.CopyFrom(any_value("hello"))
 RECORD.attributes.extend(attributes({"k": "v"}))
-
-
-@pytest.fixture(autouse=True, params=["compiled", "python"], scope="module")
-def walker(request):
-    """Everything here holds with the compiled walker and without it."""
-    if request.param == "compiled" and not plain.COMPILED:
-        pytest.skip("the walker is not compiled here")
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "python":
-            patch.setattr(plain, "compiled", None)
-        yield
 
 
 @pytest.mark.parametrize(("item", "signal"), [(SPAN, Signal.TRACES), (RECORD, Signal.LOGS)])
@@ -105,7 +95,7 @@ def test_an_item_that_floods_only_now_is_searched_as_a_flood():
     assert hits.marks == {0: 1}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=8, max_size=8), st.integers(0, 2**64 - 1))
 def test_no_id_or_time_hides_what_the_name_holds(trace, own, time):
     """R-303."""
@@ -136,7 +126,7 @@ _contents = st.lists(
 
 
 @pytest.mark.skipif(not plain.COMPILED, reason="the walker is not compiled here")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_contents, st.sampled_from([Signal.TRACES, Signal.LOGS]), st.integers(0, 3))
 def test_the_parts_of_an_item_are_all_of_it_and_every_second_one_a_field_with_text(contents, signal, cut):
     item = b""
