@@ -1,4 +1,4 @@
-"""Compiles the walker, the C files of `collector/otlp`; without a compiler or Python's headers everything installs just as well.
+"""Compiles the walker, the C files of `collector`; without a compiler or Python's headers everything installs just as well.
 
 A wheel built with it serves every CPython from 3.11 on (limited API) on one platform, one without it every Python.
 `OTEL_SIDECAR_PURE=1` leaves it out on purpose; `CC` and `CFLAGS` are respected.
@@ -24,8 +24,12 @@ except ImportError:  # make calls this file in an environment without hatchling
     BuildHookInterface = object
 
 ROOT = Path(__file__).parent
-FOLDER = ROOT / "collector" / "otlp"
-SOURCES = {"_plain.abi3.so": ("_plain.c", "_plain_items.c"), "_json.abi3.so": ("_json.c",)}
+FOLDER = ROOT / "collector"
+SOURCES = {
+    "otlp/_plain.abi3.so": ("otlp/_plain.c", "otlp/_plain_items.c"),
+    "otlp/_json.abi3.so": ("otlp/_json.c",),
+    "_model.abi3.so": ("_model.c",),
+}
 BUILT = tuple(SOURCES)
 """All modules or none."""
 FLAGS = (
@@ -65,18 +69,20 @@ def lacking() -> str:
     return ""
 
 
-def compile_module(target: Path, *flags: str) -> str:
-    """Compile to `target` the sources of its name, `flags` after the usual ones.
+def compile_module(name: str, folder: Path, *flags: str) -> str:
+    """Compile one module into `folder`, `flags` after the usual ones.
 
     Returns what is lacking or the compiler's complaint, empty when it worked.
     """
     if problem := lacking():
         return problem
-    own, sources = shlex.split(os.environ.get("CFLAGS", "")), [str(FOLDER / name) for name in SOURCES[target.name]]
+    own, sources = shlex.split(os.environ.get("CFLAGS", "")), [str(FOLDER / each) for each in SOURCES[name]]
+    target = folder / name
     command = [*compiler(), *FLAGS, *own, *flags, f"-I{sysconfig.get_path('include')}", *LINK, *sources, "-o"]
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".plain-") as folder:
-            built = Path(folder, target.name)
+        target.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".plain-") as beside:
+            built = Path(beside, target.name)
             done = subprocess.run([*command, str(built)], capture_output=True, text=True)  # noqa: S603
             if done.returncode:
                 return f"{shlex.join(command)} ...\n{done.stderr.strip()}"
@@ -88,7 +94,7 @@ def compile_module(target: Path, *flags: str) -> str:
 
 def compile_walker(folder: Path, *flags: str) -> str:
     """Compile all modules into `folder`; the first problem, empty when there was none."""
-    return next((problem for name in BUILT if (problem := compile_module(folder / name, *flags))), "")
+    return next((problem for name in BUILT if (problem := compile_module(name, folder, *flags))), "")
 
 
 def warn(problem: str) -> None:
@@ -115,7 +121,7 @@ class WalkerHook(BuildHookInterface):  # type: ignore[misc]
                 return
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data.update(pure_python=False, tag=f"cp311-abi3-{platform}")
-            build_data["force_include"].update({str(built / name): f"collector/otlp/{name}" for name in BUILT})
+            build_data["force_include"].update({str(built / name): f"collector/{name}" for name in BUILT})
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """The wheel is written."""
@@ -125,7 +131,7 @@ class WalkerHook(BuildHookInterface):  # type: ignore[misc]
 
 def make() -> int:
     """Compile next to the source unless that is up to date; without a result take the old ones away. Exit code 0 always."""
-    newest = max(path.stat().st_mtime for path in (*FOLDER.glob("*.[ch]"), Path(__file__)))
+    newest = max(path.stat().st_mtime for path in (*FOLDER.rglob("*.[ch]"), Path(__file__)))
     built = [FOLDER / name for name in BUILT]
     if not unwanted() and all(path.exists() and path.stat().st_mtime >= newest for path in built):
         return 0

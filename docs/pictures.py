@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "collector"
-SMALL = {"errors", "model", "meters", "fields", "component", "catalog", "cli", "__main__"}
+SMALL = {"compiled", "errors", "model", "meters", "fields", "component", "catalog", "cli", "__main__"}
 
 
 def room(module: str) -> str:

@@ -17,7 +17,7 @@ from hatch_build import BUILT, ROOT, WalkerHook, check, compile_walker, lacking,
 pytestmark = pytest.mark.skipif(lacking() != "", reason=f"the walker cannot be compiled here: {lacking()}")
 BROKEN = '#include "nowhere.h"\n'
 UNTIDY = "static int unused;\n"
-SOURCES = ("_plain.c", "_plain_items.c", "_plain.h", "_json.c", "_text.h")
+SOURCES = ("otlp/_plain.c", "otlp/_plain_items.c", "otlp/_plain.h", "otlp/_json.c", "otlp/_text.h", "_model.c")
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +30,14 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the sources that a test may break; returns where the compiled files will be."""
+    (tmp_path / "otlp").mkdir()
     for name in SOURCES:
         (tmp_path / name).write_bytes((hatch_build.FOLDER / name).read_bytes())
     monkeypatch.setattr(hatch_build, "FOLDER", tmp_path)
     return tmp_path
 
 
-def append(text: str, name: str = "_plain.c") -> None:
+def append(text: str, name: str = SOURCES[0]) -> None:
     with (hatch_build.FOLDER / name).open("a") as file:
         file.write(text)
 
@@ -47,14 +48,18 @@ def write(place: Path, text: str) -> None:
         (place / name).write_text(text)
 
 
+def files(place: Path) -> list[str]:
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+
+
 def there(place: Path) -> list[str]:
     """What was compiled."""
-    return sorted(path.name for path in place.glob("*.so"))
+    return [name for name in files(place) if name.endswith(".so")]
 
 
 def age(path: Path, seconds: float) -> None:
     """As if written so long before the sources."""
-    sources = (*hatch_build.FOLDER.glob("*.[ch]"), Path(hatch_build.__file__))
+    sources = (*hatch_build.FOLDER.rglob("*.[ch]"), Path(hatch_build.__file__))
     then = max(source.stat().st_mtime for source in sources) - seconds
     os.utime(path, (then, then))
 
@@ -62,7 +67,8 @@ def age(path: Path, seconds: float) -> None:
 def loads(path: Path) -> bool:
     """Whether a fresh Python can import and use what lies there."""
     script = (
-        "import _plain, _json; assert _plain.open(1, b'') == []; assert _json.Transcoder(1, b'{}', 0, 0, 0).advance(9) == b''"
+        "import sys; sys.path.insert(0, 'otlp'); import _plain, _json, _model; assert _plain.open(1, b'') == [];"
+        "assert _json.Transcoder(1, b'{}', 0, 0, 0).advance(9) == b''; assert _model.encode([]) == b''"
     )
     return subprocess.run([sys.executable, "-c", script], cwd=path, timeout=30).returncode == 0
 
@@ -70,7 +76,7 @@ def loads(path: Path) -> bool:
 def test_what_is_compiled_can_be_used_and_nothing_else_is_left_behind(place: Path) -> None:
     assert main([]) == 0
     assert loads(place)
-    assert sorted(path.name for path in place.iterdir()) == sorted([*SOURCES, *BUILT])
+    assert files(place) == sorted([*SOURCES, *BUILT])
 
 
 @pytest.mark.parametrize("old", BUILT)
@@ -124,7 +130,7 @@ def test_source_that_does_not_compile_costs_the_walker_and_not_the_install(
 
 
 def test_a_folder_that_cannot_be_written_costs_the_walker_and_not_the_install(place: Path) -> None:
-    assert "No such file" in compile_walker(place / "none")
+    assert "No such file" in compile_walker(place / "none" / "none")
 
 
 @pytest.mark.parametrize(("value", "stays"), [("1", False), ("0", True)])
@@ -157,9 +163,9 @@ def test_a_wheel_is_of_this_platform_with_the_walker_and_of_any_without(place: P
     hook = object.__new__(WalkerHook)
     hook.initialize("standard", data)
     assert data.pop("tag").startswith("cp311-abi3-")
-    assert set(data["force_include"].values()) == {f"collector/otlp/{name}" for name in BUILT}
+    assert set(data["force_include"].values()) == {f"collector/{name}" for name in BUILT}
     assert data["pure_python"] is False
-    built = {Path(path).parent for path in data["force_include"]}
+    built = {Path(path).parent for path, name in data["force_include"].items() if name == "collector/_model.abi3.so"}
     assert all(loads(folder) for folder in built)
     assert there(place) == [], "the checkout stays as it was"
     hook.finalize("standard", data, "")

@@ -8,32 +8,20 @@ OTEL_SIDECAR_WALKER=python turns the C path off.
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Callable, Generator
 from itertools import compress
 from typing import Any, TypeVar
 
+from collector.compiled import compiled_module
 from collector.model import Batch, Group, Scope, Signal
 
-WALKER_VARIABLE = "OTEL_SIDECAR_WALKER"
 PIECE = 1 << 20
 """Bytes of a large body after which others may work: 0.3 ms, 4 where all text is beyond ASCII."""
 T = TypeVar("T")
 _NUMBERS = {Signal.TRACES: 1, Signal.LOGS: 2, Signal.METRICS: 3}
 
 
-def compiled_module(name: str) -> Any:
-    """A module of this folder written in C; None where it is not built or not wanted."""
-    if os.environ.get(WALKER_VARIABLE) == "python":
-        return None
-    try:
-        return importlib.import_module(f"collector.otlp.{name}")
-    except ImportError:
-        return None
-
-
-compiled = compiled_module("_plain")
+compiled = compiled_module("otlp._plain")
 """The C module; None where it is not in use."""
 COMPILED = compiled is not None
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
+from collector.compiled import compiled_module
 from collector.model import Signal
-from collector.otlp.plain import compiled_module
 
 STEP = 2 << 20
 """Bytes of text after which others may work: 3 to 6 ms."""
 _NUMBERS = {Signal.TRACES: 1, Signal.LOGS: 2}
-compiled = compiled_module("_json")
+compiled = compiled_module("otlp._json")
 """The C module; None where it is not in use."""
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from collector.compiled import WALKER_VARIABLE, compiled_module
 from collector.errors import Rejected
 from collector.model import Batch, Signal
 from collector.otlp import plain
@@ -362,13 +363,13 @@ def test_the_module_says_what_is_wrong_with_its_arguments() -> None:
 
 
 def test_where_it_is_not_built_or_not_wanted_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(plain.WALKER_VARIABLE, "python")
-    assert plain.compiled_module("_plain") is None
-    monkeypatch.delenv(plain.WALKER_VARIABLE)
-    assert plain.compiled_module("_plain") is plain.compiled
+    monkeypatch.setenv(WALKER_VARIABLE, "python")
+    assert compiled_module("otlp._plain") is None
+    monkeypatch.delenv(WALKER_VARIABLE)
+    assert compiled_module("otlp._plain") is plain.compiled
     monkeypatch.setitem(sys.modules, "collector.otlp._plain", None)
     monkeypatch.delattr("collector.otlp._plain")
-    assert plain.compiled_module("_plain") is None
+    assert compiled_module("otlp._plain") is None
     monkeypatch.setattr(plain, "compiled", None)
     assert plain.open_plain(Signal.TRACES, b"") is None
 
@@ -376,7 +377,7 @@ def test_where_it_is_not_built_or_not_wanted_there_is_none(monkeypatch: pytest.M
 def test_the_walker_can_be_turned_off() -> None:
     code = "from collector.otlp.plain import COMPILED; print(COMPILED)"
     for value, said in (("python", "False"), ("", "True")):
-        environment = {plain.WALKER_VARIABLE: value}
+        environment = {WALKER_VARIABLE: value}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == said
     assert number(300) == b"\xac\x02"

@@ -116,7 +116,7 @@ def fill_span(span: object) -> None:
 
 def sanitized(folder: Path, module: str, script: Path) -> subprocess.CompletedProcess[str]:
     """A script with a sanitized module. Each bytes object has memory of its own, whose border the sanitizer watches."""
-    assert compile_module(folder / module, *SANITIZE) == ""
+    assert compile_module(module, folder, *SANITIZE) == ""
     environment = {
         **os.environ,
         "LD_PRELOAD": library(),
@@ -124,15 +124,20 @@ def sanitized(folder: Path, module: str, script: Path) -> subprocess.CompletedPr
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
     }
-    command = [sys.executable, str(script), str(folder)]
+    command = [sys.executable, str(script), str((folder / module).parent)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def written(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
 
 
 def fed(folder: Path) -> subprocess.CompletedProcess[str]:
     """mutations.py with a sanitized walker."""
     for number, signal in ((1, Signal.TRACES), (2, Signal.LOGS), (3, Signal.METRICS)):
-        (folder / str(number)).write_bytes(body(signal))
-    return sanitized(folder, "_plain.abi3.so", MUTATIONS)
+        written(folder / "otlp" / str(number), body(signal))
+    return sanitized(folder, "otlp/_plain.abi3.so", MUTATIONS)
 
 
 def counts(done: subprocess.CompletedProcess[str]) -> tuple[int, ...]:
@@ -146,8 +151,8 @@ def counts(done: subprocess.CompletedProcess[str]) -> tuple[int, ...]:
 
 def break_source(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, border: str, instead: str) -> None:
     """Compile from a copy of the source without that check."""
-    for path in FOLDER.glob("*.[ch]"):
-        (folder / path.name).write_text(path.read_text())
+    for path in FOLDER.rglob("*.[ch]"):
+        written(folder / path.relative_to(FOLDER), path.read_bytes())
     source = folder / module
     text = source.read_text()
     assert text.count(border) == 1
@@ -160,7 +165,7 @@ def test_thousands_of_damaged_requests_and_memory_that_runs_out_do_no_harm(tmp_p
 
 
 def test_a_walker_that_reads_over_a_border_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    break_source(tmp_path, monkeypatch, "_plain.h", BORDER, "")
+    break_source(tmp_path, monkeypatch, "otlp/_plain.h", BORDER, "")
     done = fed(tmp_path)
     assert done.returncode != 0
     assert "ERROR: AddressSanitizer" in done.stderr

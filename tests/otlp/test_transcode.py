@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench.load import requests as load
+from collector.compiled import WALKER_VARIABLE, compiled_module
 from collector.errors import Refused, Rejected
 from collector.model import Signal
 from collector.otlp import transcode as module
 from collector.otlp.mapping import FREE, MAX_ITEM_NESTED, MAX_ITEMS, MAX_NESTED, REQUEST, Reader, from_json, to_json
-from collector.otlp.plain import WALKER_VARIABLE, compiled_module
 from collector.otlp.transcode import STEP, transcode, transcode_small
 from tests.otlp.generated import requests
 from tests.support import span, traces
@@ -362,9 +362,9 @@ def test_what_is_done_or_left_stays_so() -> None:
 
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert compiled_module("_json") is module.compiled
+    assert compiled_module("otlp._json") is module.compiled
     monkeypatch.setenv(WALKER_VARIABLE, "python")
-    assert compiled_module("_json") is None
+    assert compiled_module("otlp._json") is None
 
 
 @MANY

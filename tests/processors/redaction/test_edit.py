@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from collector.compiled import compiled_module
 from collector.model import Batch, Group, Scope, Signal
 from collector.otlp import plain
 from collector.processors.redaction import Redaction
@@ -80,7 +81,7 @@ def test_field_by_field_leaves_and_counts_what_item_by_item_does(given_, action)
         patch.setattr(plain, "compiled", None)
         expected = redacted(signal, items, default_action=action)
     patch = pytest.MonkeyPatch()
-    patch.setattr(plain, "compiled", plain.compiled_module("_plain"))
+    patch.setattr(plain, "compiled", compiled_module("otlp._plain"))
     try:
         assert redacted(signal, items, default_action=action) == expected
     finally:

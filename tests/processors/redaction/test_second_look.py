@@ -7,6 +7,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from bench.load import CANARY, requests
+from collector.compiled import compiled_module
 from collector.model import Signal
 from collector.otlp import plain
 from collector.otlp.scan import ENGINES, Hits, Scanner
@@ -134,7 +135,7 @@ def test_the_parts_of_an_item_are_all_of_it_and_every_second_one_a_field_with_te
         item += number(field << 3 | wire)
         item += {0: number(value), 1: bytes(8), 2: number(size) + b"t" * size, 5: bytes(4)}[wire]
     item = item[: len(item) - cut]
-    parts = plain.compiled_module("_plain").parts(1 if signal is Signal.TRACES else 2, item)
+    parts = compiled_module("otlp._plain").parts(1 if signal is Signal.TRACES else 2, item)
     if parts is not None:
         assert b"".join(parts) == item
         ids = {1: 16, 2: 8, 4: 8} if signal is Signal.TRACES else {9: 16, 10: 8}
