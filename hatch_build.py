@@ -28,6 +28,7 @@ FOLDER = ROOT / "collector"
 SOURCES = {
     "otlp/_plain.abi3.so": ("otlp/_plain.c", "otlp/_plain_items.c"),
     "otlp/_json.abi3.so": ("otlp/_json.c",),
+    "otlp/_numbers.abi3.so": ("otlp/_numbers.c",),
     "_model.abi3.so": ("_model.c",),
 }
 BUILT = tuple(SOURCES)

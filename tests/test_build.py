@@ -17,7 +17,7 @@ from hatch_build import BUILT, ROOT, WalkerHook, check, compile_walker, lacking,
 pytestmark = pytest.mark.skipif(lacking() != "", reason=f"the walker cannot be compiled here: {lacking()}")
 BROKEN = '#include "nowhere.h"\n'
 UNTIDY = "static int unused;\n"
-SOURCES = ("otlp/_plain.c", "otlp/_plain_items.c", "otlp/_plain.h", "otlp/_json.c", "otlp/_text.h", "_model.c")
+SOURCES = ("otlp/_plain.c", "otlp/_plain_items.c", "otlp/_plain.h", "otlp/_json.c", "otlp/_numbers.c", "otlp/_text.h", "_model.c")
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +67,9 @@ def age(path: Path, seconds: float) -> None:
 def loads(path: Path) -> bool:
     """Whether a fresh Python can import and use what lies there."""
     script = (
-        "import sys; sys.path.insert(0, 'otlp'); import _plain, _json, _model; assert _plain.open(1, b'') == [];"
-        "assert _json.Transcoder(1, b'{}', 0, 0, 0).advance(9) == b''; assert _model.encode([]) == b''"
+        "import sys; sys.path.insert(0, 'otlp'); import _plain, _json, _numbers, _model; assert _plain.open(1, b'') == [];"
+        "assert _json.Transcoder(1, b'{}', 0, 0, 0).advance(9) == b''; assert _model.encode([]) == b'';"
+        "assert _numbers.search(b'', (None,) * 6, 0) == []"
     )
     return subprocess.run([sys.executable, "-c", script], cwd=path, timeout=30).returncode == 0
 

@@ -6,8 +6,8 @@
    and of odd input, and what is wrong here can only cost time. Every read is bounded by the cursor's end; nothing is written but
    new Python objects.
 
-   In order: the schema; checking fields; `open`, also in slices; `parts`, which cuts an item at its fields. What is done with items
-   after that is in _plain_items.c, part of the same module. Longer than other files: all of it is one check by one schema.
+   In order: the schema; checking fields; `open`, also in slices; `parts` and `cut`, which cut an item at its fields, `pair` and
+   `put_pair`, which read and write an attribute. What is done with items after that is in _plain_items.c, part of the same module. Longer than other files: all of it is one check by one schema.
 
    collector.otlp.plain is the Python side. Field numbers: opentelemetry-proto, trace.proto, logs.proto, metrics.proto,
    common.proto. */
@@ -407,10 +407,146 @@ static PyObject *plain_parts(PyObject *Py_UNUSED(module), PyObject *arguments) {
     return found == ODD ? Py_NewRef(Py_None) : NULL;
 }
 
+enum { MOST_HITS = 64 };
+
+/* Where a search found something: the bit of its pattern, and the end of the match in the item. */
+struct hit {
+    uint64_t bit;
+    Py_ssize_t end;
+};
+
+/* The hits of a list of (pattern, end). Returns their number, FAILED when it holds anything else, too many or too large ones. */
+static int read_hits(PyObject *list, struct hit *hits) {
+    Py_ssize_t count = PyList_Size(list);
+    if (count > MOST_HITS) return FAILED;
+    for (Py_ssize_t n = 0; n < count; n++) {
+        PyObject *pair = PyList_GetItem(list, n);
+        if (!PyTuple_Check(pair) || PyTuple_Size(pair) != 2) return FAILED;
+        PyObject *first = PyTuple_GetItem(pair, 0), *second = PyTuple_GetItem(pair, 1);
+        if (!PyLong_Check(first) || !PyLong_Check(second)) return FAILED; /* nothing of Python's runs in between */
+        long pattern = PyLong_AsLong(first);
+        hits[n].end = PyLong_AsSsize_t(second);
+        if (PyErr_Occurred()) PyErr_Clear(), pattern = -1;
+        if (pattern < 0 || pattern > 62) return FAILED;
+        hits[n].bit = (uint64_t)1 << pattern;
+    }
+    return (int)count;
+}
+
+/* marks[place] = mask; 0 when there is no memory. */
+static int put_mark(PyObject *marks, Py_ssize_t place, uint64_t mask) {
+    PyObject *key = PyLong_FromSsize_t(place), *value = PyLong_FromUnsignedLongLong(mask);
+    int failed = !key || !value || PyDict_SetItem(marks, key, value) < 0;
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    return !failed;
+}
+
+/* As put_parts, only the fields in which a hit ends, with the bits of their hits in `marks`. */
+static int put_hit_parts(PyObject *list, PyObject *marks, struct cursor in, int signal, const struct hit *hits, int count) {
+    const uint8_t *item = in.at, *begun = in.at;
+    struct part part;
+    while (in.at < in.end) {
+        if (!read_part(&in, &part) || !fits(&part, signal == 1 ? SPAN : RECORD, 0)) return ODD;
+        uint64_t mask = 0;
+        for (int n = 0; n < count; n++) {
+            if (hits[n].end > part.begin - item && hits[n].end <= in.at - item) mask |= hits[n].bit;
+        }
+        if (!mask || holds_no_text(&part, signal)) continue;
+        if (!put(list, bytes_of(begun, part.begin)) || !put(list, bytes_of(part.begin, in.at))) return FAILED;
+        if (!put_mark(marks, PyList_Size(list) - 1, mask)) return FAILED;
+        begun = in.at;
+    }
+    return put(list, bytes_of(begun, in.end)) ? GOOD : FAILED;
+}
+
+PyDoc_STRVAR(cut_doc, "cut(signal, item, hits, /)\n--\n\n"
+                      "A span or log record in parts that together are all of it: every second one is a field of text in which a hit\n"
+                      "ends; and for the place of each of these the bits of the patterns that hit. None when it is not plain.\n"
+                      "`hits`: (pattern, end of the match in the item), at most 64; patterns below 63.");
+
+static PyObject *plain_cut(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    int signal;
+    PyObject *item, *list;
+    struct hit hits[MOST_HITS];
+    if (!PyArg_ParseTuple(arguments, "iSO!", &signal, &item, &PyList_Type, &list)) return NULL;
+    int count = read_hits(list, hits);
+    if (count == FAILED) return Py_NewRef(Py_None);
+    struct cursor in = {(const uint8_t *)PyBytes_AsString(item), NULL};
+    in.end = in.at + PyBytes_Size(item);
+    PyObject *parts = PyList_New(0), *marks = PyDict_New(), *whole = NULL;
+    int found = parts && marks ? put_hit_parts(parts, marks, in, signal, hits, count) : FAILED;
+    if (found == GOOD) whole = PyTuple_Pack(2, parts, marks);
+    Py_XDECREF(parts);
+    Py_XDECREF(marks);
+    return found == ODD ? Py_NewRef(Py_None) : whole;
+}
+
+static PyObject *text_of(struct cursor text) { return PyUnicode_DecodeUTF8((const char *)text.at, text.end - text.at, NULL); }
+
+PyDoc_STRVAR(pair_doc, "pair(field, /)\n--\n\n"
+                       "Key and text of one attribute of a span or log record, its tag and length included; None when it is anything but\n"
+                       "a key and one text in their order, in less than 16 KiB.");
+
+static PyObject *plain_pair(PyObject *Py_UNUSED(module), PyObject *field) {
+    char *data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(field, &data, &size) < 0) return NULL;
+    struct cursor rest = {(const uint8_t *)data, (const uint8_t *)data + size}, content, key, value, text;
+    uint8_t tag = size ? *rest.at : 0;
+    if ((tag != SPAN_ATTRIBUTE_TAG && tag != RECORD_ATTRIBUTE_TAG) || !step(&rest, tag, &content) || rest.at < rest.end ||
+        !step(&content, KEY_TAG, &key) || key.at == key.end || !step(&content, VALUE_TAG, &value) || content.at < content.end ||
+        !step(&value, TEXT_TAG, &text) || value.at < value.end || !is_text(key.at, key.end) || !is_text(text.at, text.end)) {
+        return Py_NewRef(Py_None);
+    }
+    PyObject *name = text_of(key), *said = text_of(text), *both = name && said ? PyTuple_Pack(2, name, said) : NULL;
+    Py_XDECREF(name);
+    Py_XDECREF(said);
+    return both;
+}
+
+/* A tag, a length and, where there is one, the content. Returns where the next byte belongs. */
+static uint8_t *write_field(uint8_t *at, uint8_t tag, size_t size, const char *content) {
+    *at++ = tag;
+    size_t left = size;
+    for (; left > 127; left >>= 7) *at++ = (uint8_t)(left | 128);
+    *at++ = (uint8_t)left;
+    if (content) memcpy(at, content, size), at += size;
+    return at;
+}
+
+/* Bytes of a field with a one-byte tag and so much content. */
+static size_t field_size(size_t content) {
+    size_t all = content + 2;
+    for (; content > 127; content >>= 7) all++;
+    return all;
+}
+
+PyDoc_STRVAR(put_pair_doc, "put_pair(field, key, text, /)\n--\n\n"
+                           "The attribute `field` with this key and text instead of its own, encoded.");
+
+static PyObject *plain_put_pair(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    PyObject *field;
+    const char *key, *text;
+    Py_ssize_t key_size, text_size;
+    if (!PyArg_ParseTuple(arguments, "Ss#s#", &field, &key, &key_size, &text, &text_size)) return NULL;
+    size_t value = field_size((size_t)text_size), content = field_size((size_t)key_size) + field_size(value);
+    PyObject *out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)field_size(content));
+    if (!out) return NULL;
+    uint8_t *at = write_field((uint8_t *)PyBytes_AsString(out), (uint8_t)*PyBytes_AsString(field), content, NULL);
+    at = write_field(at, KEY_TAG, (size_t)key_size, key);
+    at = write_field(at, VALUE_TAG, value, NULL);
+    write_field(at, TEXT_TAG, (size_t)text_size, text);
+    return out;
+}
+
 static PyMethodDef functions[] = {{"open", plain_open, METH_VARARGS, open_doc},
                                   {"begin", plain_begin, METH_VARARGS, begin_doc},
                                   {"proceed", plain_proceed, METH_VARARGS, proceed_doc},
                                   {"parts", plain_parts, METH_VARARGS, parts_doc},
+                                  {"cut", plain_cut, METH_VARARGS, cut_doc},
+                                  {"pair", plain_pair, METH_O, pair_doc},
+                                  {"put_pair", plain_put_pair, METH_VARARGS, put_pair_doc},
                                   {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_items}, {0, NULL}};

@@ -104,7 +104,7 @@ static inline int step(struct cursor *in, uint8_t tag, struct cursor *content) {
     return 1;
 }
 
-enum { KEY_TAG = 0x0A, VALUE_TAG = 0x12, TEXT_TAG = 0x0A, SPAN_ATTRIBUTE_TAG = 9 << 3 | 2 };
+enum { KEY_TAG = 0x0A, VALUE_TAG = 0x12, TEXT_TAG = 0x0A, SPAN_ATTRIBUTE_TAG = 9 << 3 | 2, RECORD_ATTRIBUTE_TAG = 6 << 3 | 2 };
 
 static inline PyObject *bytes_of(const uint8_t *at, const uint8_t *end) {
     return PyBytes_FromStringAndSize((const char *)at, end - at);

@@ -24,6 +24,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from collector.otlp import kept
+from collector.otlp.numbers import KINDS, searcher
 
 ENGINES = ("hyperscan", "re2", "re")
 """In order of preference."""
@@ -50,10 +51,16 @@ class EngineFailed(Exception):
 
 @dataclass(slots=True)
 class Hits:
-    """`marks`: item position -> bit mask of pattern indices. `floods`: positions with too many hits, fully marked."""
+    """`marks`: item position -> bit mask of pattern indices. `floods`: positions with too many hits, fully marked.
+
+    `ends`, where the engine names the pattern of every match: item position -> (pattern index, end of the match in the item).
+    `size`: bytes of all items.
+    """
 
     marks: dict[int, int] = field(default_factory=dict)
     floods: set[int] = field(default_factory=set)
+    ends: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    size: int = 0
 
     @property
     def flooded(self) -> bool:
@@ -108,12 +115,14 @@ class Scanner:
         while ranges:
             low, high = ranges.pop()
             part = items if (low, high) == (0, len(items)) else items[low:high]
-            found, full = search(b"".join(part), max_hits)
+            data = b"".join(part)
+            hits.size = max(hits.size, len(data))
+            found, full = search(data, max_hits)
             allowance -= len(found)
             if not full and not found:
                 continue
             if not full:
-                self._spread(hits.marks, found, list(accumulate(map(len, part))), low)
+                self._spread(hits, found, list(accumulate(map(len, part), initial=0)), low)
             elif high - low > 1 and allowance > 0:
                 middle = (low + high) // 2
                 ranges += [(low, middle), (middle, high)]
@@ -121,16 +130,22 @@ class Scanner:
                 hits.marks.update(dict.fromkeys(range(low, high), self._all))
                 hits.floods.update(range(low, high))
 
-    def _spread(self, marks: dict[int, int], found: list[Span], ends: list[int], offset: int) -> None:
-        last, floor = 0, -1
+    def _spread(self, hits: Hits, found: list[Span], borders: list[int], offset: int) -> None:
+        last = floor = ceiling = 0
+        marks, ends = hits.marks, hits.ends
         for pattern, start, end in found:
-            if not floor < end <= ends[last]:  # most hits lie in the item of the one before
-                last = bisect_left(ends, end)
-                floor = ends[last - 1] if last else -1
-            if pattern >= 0:
-                marks[offset + last] = marks.get(offset + last, 0) | 1 << pattern
+            if not floor < end <= ceiling:  # most hits lie in the item of the one before
+                last = bisect_left(borders, end) - 1
+                floor, ceiling = borders[last], borders[last + 1]
+            position = offset + last
+            if pattern < 0:
+                marks.update(dict.fromkeys(range(offset + bisect_right(borders, start) - 1, position + 1), self._all))
+            elif position in marks:
+                marks[position] |= 1 << pattern
+                ends[position].append((pattern, end - floor))
             else:
-                marks.update(dict.fromkeys(range(offset + bisect_right(ends, start), offset + last + 1), self._all))
+                marks[position] = 1 << pattern
+                ends[position] = [(pattern, end - floor)]
 
     def _compiled(self) -> _Search:
         search = self._search
@@ -161,7 +176,9 @@ def _hyperscan(patterns: Sequence[bytes]) -> _Search:
         raise OSError("hyperscan does not run on this machine")
     import hyperscan
 
-    database = _database(hyperscan, patterns)
+    numbers = searcher(patterns)
+    places = [place for place, pattern in enumerate(patterns) if numbers is None or pattern not in KINDS]
+    database = _database(hyperscan, [patterns[place] for place in places])
     local = threading.local()  # a scratch shared by two threads gives failed scans
 
     def search(data: bytes, limit: int) -> tuple[list[Span], bool]:
@@ -172,14 +189,16 @@ def _hyperscan(patterns: Sequence[bytes]) -> _Search:
         add = found.append
 
         def on_match(pattern: int, start: int, end: int, flags: int, context: object) -> bool:
-            add((pattern, start, end))
+            add((places[pattern], start, end))
             return len(found) > limit
 
         try:
             database.scan(data, match_event_handler=on_match, scratch=scratch)
         except hyperscan.ScanTerminated:
             return found, True
-        return found, False
+        if numbers is not None:
+            found += numbers(data, limit - len(found))
+        return found, len(found) > limit
 
     return search
 

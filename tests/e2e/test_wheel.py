@@ -13,7 +13,7 @@ import pytest
 from hatch_build import ROOT, lacking
 
 SHIPPED = "collector/config/shipped/dev.yaml"
-WALKER = ("collector/otlp/_plain", "collector/otlp/_json")
+WALKER = ("collector/otlp/_plain", "collector/otlp/_json", "collector/otlp/_numbers")
 
 
 def wheel(folder: Path, **environment: str) -> Path:

@@ -21,6 +21,7 @@ _ENTRIES = (
     (b"http.response.status_code", False, 1, 500, 599, None),
     (b"level", False, 2, None, None, (b"\x0a\x05error", b"\x10\x01")),
 )
+_PAIR = b"\x4a\x0d\x0a\x03key\x12\x06\x0a\x04text"
 _NAMES = (
     (b"gen_ai.request.model", 0),
     (b"http.response.status_code", 1),
@@ -131,8 +132,20 @@ def feed(walker: Any, signal: int, body: bytes, chance: random.Random, counts: C
     counts["read"] += len(rows) - rows.count(None)
     for item in (*items, odd):
         walker.parts(signal, item)
+        ends = [(chance.randrange(70), chance.randrange(len(item) + 9)) for _ in range(chance.randrange(6))]
+        for field in (walker.cut(signal, item, ends) or ((), ()))[0][1::2]:
+            edit(walker, field)
+            walker.pair(field[: chance.randrange(len(field))])
     ids = [item[2:18] for item in items]
     walker.select(ids, items, dict.fromkeys(walker.share(ids, 7, 1 << 63)))
+
+
+def edit(walker: Any, field: bytes) -> None:
+    """Read an attribute and write it, as it was and with a longer text."""
+    if (pair := walker.pair(field)) is not None:
+        key, text = pair
+        assert walker.put_pair(field, key, text) == field
+        assert walker.pair(walker.put_pair(field, key, "ü" * 300)) == (key, "ü" * 300)
 
 
 def in_slices(walker: Any, signal: int, body: bytes, size: int = 100) -> Any:
@@ -194,6 +207,8 @@ def main(folder: Path) -> None:
         starved += starve(walker.Shapes(_NAMES[:5]).read, items, list(range(len(items))), True)
         starved += starve(walker.share, ids, 7, 1 << 63) + starve(walker.select, ids, items, dict.fromkeys(ids))
         starved += sum(starve(walker.parts, signal, item) for item in items)
+        starved += sum(starve(walker.cut, signal, item, [(0, end) for end in range(64)]) for item in items)
+        starved += starve(walker.pair, _PAIR) + starve(walker.put_pair, _PAIR, "key", "text")
         starved += starve(walker.Keys, *settings) + starve(walker.Keys(*settings).find, items)
     print(f"{counts['plain']} plain, {counts['odd']} odd, {counts['read']} read, {starved} without memory")
 

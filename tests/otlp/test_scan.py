@@ -39,6 +39,13 @@ def test_hyperscan_names_the_patterns_and_the_others_name_all_of_them():
         assert Scanner(PATTERNS, engine=engine).scan(items).marks == {0: 31, 1: 31}
 
 
+def test_hyperscan_tells_where_in_its_item_each_match_ends_and_the_others_do_not():
+    items = [b"", b"a@bcd", b"", b"x 123-45 b@cde"]
+    assert Scanner(PATTERNS, engine="hyperscan").scan(items).ends == {1: [(0, 5)], 3: [(1, 8), (0, 14)]}
+    for engine in ("re2", "re"):
+        assert Scanner(PATTERNS, engine=engine).scan(items).ends == {}
+
+
 @engines
 def test_a_longer_match_of_another_pattern_hides_nothing(engine):
     items = [b"x://u:123-45", b"a@bcd", b"plain"]  # the url match runs over two items and swallows the number

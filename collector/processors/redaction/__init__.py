@@ -10,6 +10,7 @@ from collector.component import Processor, Settings
 from collector.errors import Refused
 from collector.model import Batch, Signal
 from collector.otlp.scan import EngineFailed, Hits, Scanner
+from collector.otlp.sizes import encoded_size
 from collector.processors.redaction.config import RedactionConfig
 from collector.processors.redaction.edit import Edit
 from collector.processors.redaction.redactor import Redactor
@@ -82,7 +83,7 @@ class Redaction(Processor):
         if self._named != self._scanner.engine:
             self._named = self._scanner.engine
             self._engine.set(1, self._named)
-        self._bytes.add(sum(map(len, parts)), signal.value)
+        self._bytes.add(hits.size, signal.value)
         if hits.floods:
             self._floods.add(len(hits.floods), signal.value)
         return hits, parted
@@ -91,11 +92,10 @@ class Redaction(Processor):
         """The batch itself, unless its bytes hold more than was searched: unknown fields of the request, a resource twice."""
         if batch.raw is None or not self._enforcing:
             return batch
-        known = Batch(batch.signal, batch.groups, None, batch.metadata)
-        if len(known.encode()) == len(batch.raw):
+        if encoded_size(batch) == len(batch.raw):
             return batch
         self._unknown.add(1, batch.signal.value)
-        return known
+        return Batch(batch.signal, batch.groups, None, batch.metadata)
 
     def _book(self, edit: Edit, signal: Signal) -> None:
         for (kind, action), count in edit.report.detections.items():

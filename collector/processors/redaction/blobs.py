@@ -32,6 +32,8 @@ Span = tuple[int, int]
 
 def runs(text: str, least: int) -> list[Span]:
     """Unbroken runs of at least `least` characters of one base64 alphabet, and long bodies behind `;base64,`."""
+    if len(text) < least and _DATA not in text:
+        return []
     found = {span for alphabet, run in zip(_ALPHABETS, _RUNS, strict=True) for span in _long(text, least, alphabet, run)}
     position = text.find(_DATA)
     while position >= 0:

@@ -26,19 +26,24 @@ class Finding(NamedTuple):
 
 def counted(found: list[Finding], text: str, markers: list[Span]) -> list[Finding]:
     """Without those that are markers of our own, parts of a call's or message's id, or the host behind a password."""
-    exempt = ("_" in text or "-" in text) and any(f.rule.rank >= CHECKSUM for f in found)
-    ids = [m.span() for m in _IDS.finditer(text)] if exempt else []
-    passwords = {f.end for f in found if f.rule.name == "url_credentials"}
+    passwords, exempt = set[int](), False
+    for finding in found:
+        if finding.rule.rank >= CHECKSUM:
+            exempt = True
+        elif finding.rule.name == "url_credentials":
+            passwords.add(finding.end)
+    ids = [m.span() for m in _IDS.finditer(text)] if exempt and ("_" in text or "-" in text) else []
     return [f for f in found if not _exempt(f, text, markers, ids, passwords)]
 
 
 def clusters(found: list[Finding], text: str) -> list[Finding]:
     """What to replace, in order: overlapping findings go as a whole under the lowest rank, the longest, the leftmost."""
+    found = [f for f in found if f.rule.action != DETECT_ONLY]
+    if len(found) < 2:
+        return found
     groups: list[list[Finding]] = []
     reach = 0
     for finding in sorted(found, key=lambda f: (f.start, -f.end)):
-        if finding.rule.action == DETECT_ONLY:
-            continue
         if groups and finding.start < reach:
             groups[-1].append(finding)
         else:
@@ -56,12 +61,12 @@ def _winner(cluster: list[Finding], text: str) -> Finding:
 
 
 def _exempt(finding: Finding, text: str, markers: list[Span], ids: list[Span], passwords: set[int]) -> bool:
-    if _inside(markers, finding.start, finding.end):
+    if markers and _inside(markers, finding.start, finding.end):
         return True
-    if finding.rule.rank >= CHECKSUM and _inside(ids, finding.start, finding.end):
+    if ids and finding.rule.rank >= CHECKSUM and _inside(ids, finding.start, finding.end):
         return True
     # what follows a password is the host, not the domain of an e-mail address
-    return finding.rule.name == "email" and text.find("@", finding.start, finding.end) in passwords
+    return bool(passwords) and finding.rule.name == "email" and text.find("@", finding.start, finding.end) in passwords
 
 
 def _inside(spans: list[Span], start: int, end: int) -> bool:
@@ -81,6 +86,9 @@ def with_numbers(text: str, findings: list[Finding]) -> list[Finding]:
 
 def spliced(text: str, findings: list[Finding], texts: list[str], quotes: Sequence[str]) -> str:
     """The text with each finding replaced by its quoted text; findings in order, none overlapping."""
+    if len(findings) == 1:
+        (finding,), (token,), (quote,) = findings, texts, quotes
+        return f"{text[: finding.start]}{quote}{token}{quote}{text[finding.end :]}"
     parts, position = [], 0
     for finding, token, quote in zip(findings, texts, quotes, strict=True):
         parts += [text[position : finding.start], quote, token, quote]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from collector.otlp import numbers
+
 ALWAYS = "always"
 """Wakes its types in every item: patterns of users that have no byte form."""
 ESCAPED = "escaped"
@@ -19,10 +21,10 @@ PATTERNS: dict[str, bytes] = {
     "url": rb"://[^\s/]+@",
     "jwt": rb"eyJ[\w\-]{10}",
     "gcp": rb"AIza[\w\-]{35}",
-    "card": rb"[2-6]\d{3}[ \-]?\d{4}[ \-]?\d{3}[ \-]?\d|3\d{3}[ \-]\d{6}[ \-]\d{4}",
-    "phone": rb"\+[1-9][ .\-()]{0,2}\d[ .\-()]{0,2}\d[ .\-()]{0,2}\d[ .\-()]{0,2}\d|[2-9]\d\d(?:\) ?|[ .\-])[2-9]\d\d[ .\-]\d{4}",
-    "ssn": rb"\d{3}[ \-]\d\d[ \-]\d{4}",
-    "iban": rb"[A-Z]{2}\d\d[ \-]?[A-Z0-9]{4}[ \-]?[A-Z0-9]{4}[ \-]?[A-Z0-9]{3}",
+    "card": numbers.CARD,
+    "phone": numbers.PHONE,
+    "ssn": numbers.SSN,
+    "iban": numbers.IBAN,
     "iban_any": rb"[A-Za-z]{2}\d\d[ \-]?[A-Za-z0-9]{4}[ \-]?[A-Za-z0-9]{4}[ \-]?[A-Za-z0-9]{3}",
     "aws": rb"A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{16}",
     "azure": rb"\dQ~[\w~.\-]{31}|(?i:accountkey=)",
@@ -45,8 +47,8 @@ PATTERNS: dict[str, bytes] = {
     "near_dob": rb"(?i:dob|of birth|born|birth[\x00-\xff]{0,4}da)",
     "near_nino": rb"(?i:nino|national[\x00-\xff]{1,4}insurance)",
     "near_iban": rb"(?i:iban)",
-    "int64": rb"\x18[\x80-\xff]{5,9}[\x01-\x7f]",
-    "double": rb"\x21[\x00-\xff]{6}[\x00-\xff][\x42\x43]",
+    "int64": numbers.INT64,
+    "double": numbers.DOUBLE,
     "ip": rb"\d\.\d{1,3}\.\d{1,3}\.\d|[0-9A-Fa-f]?::?[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}",
     "client_ip": rb"client\.address|client_ip",
     "mac": rb"[0-9A-Fa-f]{2}[:\-][0-9A-Fa-f]{2}[:\-][0-9A-Fa-f]{2}[:\-]",

@@ -6,7 +6,7 @@ A little longer than most files: what may skip a text or a key is read beside wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -76,6 +76,7 @@ class Redactor:
         self._wakes = [(self.masks.wakes[rule.name], rule) for rule in self.rules]
         self._by_name = {rule.name: rule for rule in self.rules}
         self._marker = marker({rule.token for rule in self.rules}, self._by_name)
+        self._marker_starts = {"[", "<"} | {rule.token[:1] for rule in self.rules if rule.token}
         self._key_rule = self._by_name.get("key_name")
         self._pseudonyms = pseudonyms
         self._exclude, self._force, self._blocked = tuple(exclude), tuple(force), blocked
@@ -104,7 +105,7 @@ class Redactor:
                 return text
             rules = self._awake(text, key, mask, report)
             findings = self._find(text, key, rules)
-            return self._edit(text, key, rules, findings, report) if findings else text
+            return self._edit(text, key, mask, rules, findings, report) if findings else text
         except (DropAttribute, DropRecord):
             raise
         except Exception as error:
@@ -206,14 +207,18 @@ class Redactor:
         hits = self._narrow.scan([text.encode("utf-8", "surrogateescape")], NARROW_HITS)
         return (hits.marks.get(0, 0) | self.masks.always) & mask
 
-    def _edit(self, text: str, key: str, rules: Sequence[Rule], findings: list[Finding], report: Report) -> str:
+    def _edit(self, text: str, key: str, mask: int, rules: Sequence[Rule], findings: list[Finding], report: Report) -> str:
         shape = json_text.shape(text) if text.lstrip()[:1] in ("{", "[") else 0
-        report.detections.update({(f.start, f.end, f.rule.name): (f.rule.name, f.rule.action) for f in findings}.values())
+        for finding in findings if len(findings) == 1 else {(f.start, f.end, f.rule.name): f for f in findings}.values():
+            kind = finding.rule.name, finding.rule.action
+            report.detections[kind] = report.detections.get(kind, 0) + 1
         for _ in range(PASSES):
             chosen = clusters(findings, text)
             if not chosen:
                 return text
             text = self._replace(text, chosen, shape, report)
+            if self._rules_out(text, mask):
+                return text
             findings = self._find(text, key, rules)
         if not clusters(findings, text):
             return text
@@ -221,27 +226,37 @@ class Redactor:
         return "[REDACTED:error]"
 
     def _find(self, text: str, key: str, rules: Sequence[Rule]) -> list[Finding]:
-        found = list(self._look(text, key, rules))
-        if any(escape in text for escape in ESCAPES):
-            for decoded, chain in views(text):
-                for finding in self._look(decoded, key, self.rules):
-                    start, end = back(chain, finding.start, finding.end)
-                    found.append(finding._replace(start=start, end=end, value=decoded[finding.start : finding.end]))
-        if not found:
-            return found
-        markers = [m.span() for m in self._marker.finditer(text)]
-        return counted(found, text, markers)
+        found = self._look(text, key, rules)
+        for escape in ESCAPES:
+            if escape in text:
+                found += self._escaped(text, key)
+                break
+        return found and counted(found, text, self._markers(text))
 
-    def _look(self, text: str, key: str, rules: Sequence[Rule]) -> Iterable[Finding]:
+    def _escaped(self, text: str, key: str) -> Iterator[Finding]:
+        for decoded, chain in views(text):
+            for finding in self._look(decoded, key, self.rules):
+                start, end = back(chain, finding.start, finding.end)
+                yield finding._replace(start=start, end=end, value=decoded[finding.start : finding.end])
+
+    def _markers(self, text: str) -> list[Span]:
+        for start in self._marker_starts:
+            if start in text:
+                return [m.span() for m in self._marker.finditer(text)]
+        return []
+
+    def _look(self, text: str, key: str, rules: Sequence[Rule]) -> list[Finding]:
+        found = list[Finding]()
         blobs = runs(text, self._blob_min) if len(text) >= 1024 else []
         cut = Cut(text, blobs) if blobs else None
         for rule in rules:
             if rule.rank == KEY_NAME:
-                yield from _members(text if cut is None else cut.text, cut, rule)
+                found += _members(text if cut is None else cut.text, cut, rule)
                 continue
             for start, end in rule.find(text, key) if cut is None or rule.everywhere else _outside(cut, rule, key):
                 if not rule.allow or not any(glob.fullmatch(text[start:end]) for glob in rule.allow):
-                    yield Finding(start, end, rule)
+                    found.append(Finding(start, end, rule))
+        return found
 
     def _replace(self, text: str, findings: list[Finding], shape: int, report: Report) -> str:
         document = text.lstrip()[:1] in ("{", "[")

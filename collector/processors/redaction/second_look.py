@@ -1,11 +1,14 @@
 """A second look at marked spans and log records, without their ids, times and flags: random bytes in them look like anything.
 
-Decoding an item and walking its attributes costs fifty times what this search costs, so it also finds the fields to decode.
+Decoding an item and walking its attributes costs fifty times what this look costs, so it also finds the fields to decode. Where
+the ends of all matches are known they tell, for what is found in a text ends in its field; else the fields are searched again.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
 from collector.errors import Malformed
@@ -50,13 +53,39 @@ def parted(item: bytes, signal: Signal) -> list[bytes] | None:
     return parts
 
 
+def cut(item: bytes, signal: Signal, ends: list[tuple[int, int]]) -> Parted | None:
+    """The item in parts around the fields of text in which a match ends; None when it is not plain, or nobody can tell."""
+    found = None if plain.compiled is None else plain.compiled.cut(_NUMBERS[signal], item, ends)
+    return None if found is None else Parted(*found)
+
+
 def narrowed(hits: Hits, items: list[bytes], signal: Signal, scanner: Scanner, max_hits: int) -> dict[int, Parted]:
     """Take away the marks of items that only ids, times and flags had caused; marked items in parts. Raises scan.EngineFailed."""
     if signal not in _NO_TEXT or not hits.marks:
         return {}
-    small = {position for position in hits.marks if position < len(items) and len(items[position]) <= _LARGE}
+    found, unknown = dict[int, Parted](), list[int]()
+    for position in sorted(hits.marks.keys() - hits.floods):
+        if position >= len(items):
+            break
+        item = items[position]
+        if len(item) > _LARGE:
+            continue
+        known = cut(item, signal, ends) if (ends := hits.ends.get(position)) else None
+        if known is None:
+            unknown.append(position)
+        elif known.marks:
+            found[position] = known
+            hits.marks[position] = reduce(or_, known.marks.values())
+        else:
+            del hits.marks[position]
+    return found | _searched(hits, items, signal, scanner, max_hits, unknown) if unknown else found
+
+
+def _searched(
+    hits: Hits, items: list[bytes], signal: Signal, scanner: Scanner, max_hits: int, positions: list[int]
+) -> dict[int, Parted]:
+    """As `narrowed`, for the items at `positions`, by searching the text in them again."""
     texts, ends, in_parts = list[bytes](), list[int](), dict[int, list[bytes]]()
-    positions = sorted(small - hits.floods)
     for position in positions:
         parts = parted(items[position], signal)
         if parts is None:

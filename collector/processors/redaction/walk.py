@@ -189,12 +189,7 @@ class Walk:
 
     def _string(self, value: Any, key: str) -> None:
         text = value.string_value
-        if key in _CLIENT_KEYS and is_public(text):
-            edited = self._redactor.client_address(text, self._report)
-        elif text.isdigit() and is_count(key):
-            return
-        else:
-            edited = self._redactor.edit(text, key, self._mask, self._report)
+        edited = _string(self._redactor, key, text, self._mask, self._report)
         if edited != text:
             self._set(value, "string_value", edited)
 
@@ -216,6 +211,22 @@ class Walk:
         self._report.failures["depth"] += 1
         self._mark(value, "[REDACTED:depth]")
         return False
+
+
+def attribute(redactor: Redactor, key: str, text: str, mask: int, report: Report) -> str:
+    """What `Walk` makes of a text right under an item, where the key goes on as it is. Raises DropAttribute or DropRecord."""
+    rule = redactor.forced(key)
+    if rule is None:
+        return _string(redactor, key, text, mask, report)
+    return text and redactor.whole(rule, text, report)
+
+
+def _string(redactor: Redactor, key: str, text: str, mask: int, report: Report) -> str:
+    if key in _CLIENT_KEYS and is_public(text):
+        return redactor.client_address(text, report)
+    if text.isdigit() and is_count(key):
+        return text
+    return redactor.edit(text, key, mask, report)
 
 
 def _plain(value: Any, kind: str) -> str:

@@ -1,5 +1,7 @@
 """What is edited field by field is what would have been edited as a whole."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from collector.compiled import compiled_module
 from collector.model import Batch, Group, Scope, Signal
 from collector.otlp import plain
 from collector.processors.redaction import Redaction
+from collector.processors.redaction.redactor import DropAttribute, DropRecord, Report
 from tests.support import any_value, attributes, build
 
 _texts = st.sampled_from(
@@ -58,10 +61,13 @@ _spans = st.builds(_span, _texts, _texts, _id, _texts, _attributes, _attributes,
 _records = st.builds(_record, _texts, _texts, _id, _values, _attributes)
 
 
-def redacted(signal, items, **config):
-    """What is left of the items, and all that was counted."""
+def redacted(signal, items, warm=False, **config):
+    """What is left of the items, and all that was counted; `warm`: by a processor that knows the keys of their attributes."""
     processor = build(Redaction, config)
     batch = Batch(signal, [Group(b"", [Scope(b"", [item.SerializeToString() for item in items])])])
+    for pair in [pair for item in items for pair in item.attributes if warm]:
+        with suppress(DropAttribute, DropRecord):
+            processor.redactor.name(pair.key, Report())
     out = processor.process(batch, 0)
     kind = type(items[0])
     left = [kind.FromString(item) for item in out.items()] if out is not None else []
@@ -86,3 +92,82 @@ def test_field_by_field_leaves_and_counts_what_item_by_item_does(given_, action)
         assert redacted(signal, items, default_action=action) == expected
     finally:
         patch.undo()
+
+
+_flat = st.dictionaries(_keys, _texts, max_size=5)
+_flat_items = st.one_of(
+    st.tuples(st.just(Signal.TRACES), st.builds(lambda found: Span(name="x", attributes=attributes(found)), _flat)),
+    st.tuples(st.just(Signal.LOGS), st.builds(lambda found: LogRecord(attributes=attributes(found)), _flat)),
+)
+_written = st.sampled_from(
+    [{"default_action": action} for action in ("redact", "drop_attribute", "drop_record", "detect_only")]
+    + [{"keys": {"force": ["to"], "exclude": ["k"]}}, {"types": {"secrets": {"action": "drop_attribute"}}}]
+)
+
+
+@pytest.mark.skipif(not plain.COMPILED, reason="the walker is not compiled here")
+@settings(max_examples=200, deadline=None)
+@given(_flat_items, _written)
+def test_an_attribute_with_a_known_key_is_edited_without_decoding_as_with(given_, config):
+    signal, item = given_
+    items = [item, type(item)(attributes=attributes({"k": "fine"}))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "compiled", None)
+        expected = redacted(signal, items, warm=True, **config)
+    assert redacted(signal, items, warm=True, **config) == expected
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Attributes that were written without decoding; the walker has to be compiled."""
+    if not plain.COMPILED:
+        pytest.skip("the walker is not compiled here")
+    written, put = [], plain.compiled.put_pair
+
+    def put_pair(field, key, text):
+        written.append((key, text))
+        return put(field, key, text)
+
+    monkeypatch.setattr(plain.compiled, "put_pair", put_pair)
+    return written
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "left"),
+    [
+        ("to", "é ab@cd.example", "é [EMAIL]"),
+        ("password", "hunter", "[REDACTED]"),
+        ("client.address", "93.184.216.34", "[IP]"),
+        ("k", "ab@cd.example " * 40, "[EMAIL] " * 40),
+    ],
+)
+def test_a_plain_attribute_is_written_in_place_once_its_key_is_known(quick, key, text, left):
+    item = Span(trace_id=b"T" * 16, name="op", attributes=attributes({"before": 1, key: text, "after": "x"}))
+    for known in (False, True):
+        (out,), _ = redacted(Signal.TRACES, [item], warm=known)
+        assert [pair.key for pair in out.attributes] == ["before", key, "after"]
+        assert out.attributes[1].value.string_value == left
+        assert quick == ([(key, left)] if known else [])
+
+
+def test_a_failure_in_a_plain_attribute_never_lets_the_original_through(quick, monkeypatch):
+    """R-310."""
+
+    def fail(*_):
+        raise RuntimeError("ab@cd.example")
+
+    processor = build(Redaction)
+    raw = Span(name="op", attributes=attributes({"to": "ab@cd.example"})).SerializeToString()
+    batch = Batch(Signal.TRACES, [Group(b"", [Scope(b"", [raw, b"\x2a\x02ok"])])])
+    processor.process(batch, 0)
+    monkeypatch.setattr("collector.processors.redaction.edit.attribute", fail)
+    out = processor.process(batch, 0)
+    assert out.items() == [b"\x2a\x02ok"]
+    assert processor.settings.drop == {(Signal.TRACES, "redaction_failed"): 1}
+
+
+def test_a_number_of_tokens_and_an_empty_secret_stay(quick):
+    item = Span(name="op", attributes=attributes({"usage.tokens": "4111111111111111", "password": "", "to": "ab@cd.example"}))
+    (out,), _ = redacted(Signal.TRACES, [item], warm=True)
+    assert [pair.value.string_value for pair in out.attributes] == ["4111111111111111", "", "[EMAIL]"]
+    assert quick == [("to", "[EMAIL]")]

@@ -382,3 +382,23 @@ def test_a_text_that_never_becomes_clean_does_not_leave(passes, monkeypatch):
 def test_a_text_that_is_clean_after_the_last_pass_leaves(monkeypatch):
     monkeypatch.setattr(redactor_module, "PASSES", 1)
     assert REDACTOR.text("to a@example.com") == "to [EMAIL]"
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts, st.sampled_from(["k", "phone", "usage.tokens"]), st.integers(0, REDACTOR.masks.all), st.booleans())
+def test_searches_that_are_left_out_would_have_found_nothing(text, key, some, all_awake):
+    """What a text must hold for a finding is asked before each search, and for our own markers."""
+    mask, report, thorough = REDACTOR.masks.all if all_awake else some, Report(), Report()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Redactor, "_rules_out", lambda *_: False)
+        patch.setattr(Redactor, "_markers", lambda self, text: [m.span() for m in self._marker.finditer(text)])
+        expected = REDACTOR.edit(text, key, mask, thorough)
+    assert REDACTOR.edit(text, key, mask, report) == expected
+    assert report == thorough
+
+
+@pytest.mark.parametrize("own", ["{}", "x", ""])
+def test_own_markers_are_known_whatever_they_begin_with(own):
+    both = redactor(types={"email": {"text": own}, "us_ssn": {}})
+    assert both.text(f"a@example.com {own} [SSN] <email:0123456789abcdef>").count("[SSN]") == 1
+    assert both._markers(f"{own} y") == ([(0, len(own))] if own else [])

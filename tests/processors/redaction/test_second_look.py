@@ -13,7 +13,7 @@ from collector.otlp import plain
 from collector.otlp.scan import ENGINES, Hits, Scanner
 from collector.otlp.walk import fields
 from collector.processors.redaction import Redaction
-from collector.processors.redaction.second_look import narrowed, textual
+from collector.processors.redaction.second_look import cut, narrowed, textual
 from tests.otlp.test_request import number
 from tests.support import REQUEST, any_value, attributes, batch, build, span
 
@@ -161,3 +161,67 @@ def test_only_the_fields_that_are_marked_are_named(name):
             Span(attributes=attributes({"c": "d"})).SerializeToString(),
         ]
         assert list(marks.values()) == [1, 1, 2]
+
+
+@pytest.mark.skipif(not plain.COMPILED, reason="the walker is not compiled here")
+@settings(max_examples=200, deadline=None)
+@given(
+    _contents,
+    st.sampled_from([Signal.TRACES, Signal.LOGS]),
+    st.lists(st.tuples(st.integers(0, 62), st.integers(1, 900)), max_size=8),
+)
+def test_the_marked_parts_of_an_item_are_the_fields_of_text_in_which_a_match_ends(contents, signal, ends):
+    item = b"".join(
+        number(field << 3 | wire) + {0: number(value), 1: bytes(8), 2: number(size) + b"t" * size, 5: bytes(4)}[wire]
+        for field, wire, size, value in contents
+    )
+    walker, kind = compiled_module("otlp._plain"), 1 if signal is Signal.TRACES else 2
+    known, parts = cut(item, signal, ends) if plain.compiled is not None else None, walker.parts(kind, item)
+    if plain.compiled is None or parts is None:
+        assert known is None
+        return
+    assert b"".join(known.parts) == item
+    expected, at = [], 0
+    for place, part in enumerate(parts):
+        mask = sum({1 << pattern for pattern, end in ends if at < end <= at + len(part)})
+        if place % 2 and mask:
+            expected.append((part, mask))
+        at += len(part)
+    assert [(known.parts[place], mask) for place, mask in known.marks.items()] == expected
+
+
+@pytest.mark.parametrize(
+    "ends", [[(63, 4)], [(-1, 4)], [(0, 4)] * 65, [(0, 2**70)], [(0, 4, 4)], ["no"], [("a", 4)], [(0, 4.0)]], ids=str
+)
+def test_matches_that_the_walker_cannot_tell_apart_are_searched_for_again(ends):
+    item = Span(name="ab@cd.example").SerializeToString()
+    scanner, hits = Scanner([b"@cd"]), Hits(marks={0: 1}, ends={0: ends})
+    assert cut(item, Signal.TRACES, ends) is None
+    narrowed(hits, [item], Signal.TRACES, scanner, 2000)
+    assert hits.marks == {0: 1}
+
+
+def test_attributes_are_read_and_written_only_where_they_are_a_key_and_a_text():
+    walker = compiled_module("otlp._plain")
+    if walker is None:
+        pytest.skip("the walker is not compiled here")
+
+    def field(value, kind=Span):
+        return kind(attributes=attributes({"kéy": value})).SerializeToString()
+
+    for kind in (Span, LogRecord):
+        assert walker.pair(field("téxt", kind)) == ("kéy", "téxt")
+        assert walker.pair(field("", kind)) == ("kéy", "")
+        assert walker.put_pair(field("", kind), "kéy", "n" * 20_000) == field("n" * 20_000, kind)
+    others = [
+        b"",
+        field(1),
+        field(["a"]),
+        field(b"a"),
+        field("n" * 20_000),
+        field("a") + field("b"),
+        field("a")[:-1],
+    ]
+    others += [Span(name="kéy").SerializeToString(), Span(attributes=attributes({"": "a"})).SerializeToString()]
+    others += [b"\x4a\x08\x12\x03\x0a\x01a\x0a\x01k", b"\x4a\x08\x0a\x01k\x12\x03\x0a\x01\xff"]
+    assert [walker.pair(other) for other in others] == [None] * len(others)
