@@ -50,7 +50,7 @@ class LlmCost(Processor):
         self._accounting.begin(now)
         calls = sorted(self._read(batch, positions))
         changed = self._settle_all(calls, now) or self._settle(calls, now)
-        self._accounting.end(now)
+        self._accounting.end()
         return Batch(batch.signal, batch.groups, None, batch.metadata) if changed else batch
 
     def _settle_all(self, calls: Sequence[_Found], now: float) -> bool:
@@ -87,8 +87,12 @@ class LlmCost(Processor):
         self._accounting.counters.exemplars.kept(batch)
 
     def tick(self, now: float) -> None:
-        """Log what waits, age the gauges."""
+        """Book and log what waits, age the gauges."""
         self._accounting.tick(now)
+
+    def drain(self) -> None:
+        """Book what waits: nobody may come to ask."""
+        self.settings.meters.settle()
 
     def warm(self) -> None:
         """Compile the patterns and, unless `preload` is off, load the price catalogue."""
@@ -106,6 +110,7 @@ class LlmCost(Processor):
 
     def spend(self) -> dict[str, Any]:
         """Calls, failures, cost and tokens so far, in all and by model (R-415)."""
+        self.settings.meters.settle()
         return self._accounting.spend.summary()
 
     def history(self) -> list[dict[str, Any]]:
@@ -114,6 +119,7 @@ class LlmCost(Processor):
 
     def usage_by_hour(self, now: float, hours: int = 24) -> list[dict[str, Any]]:
         """Tokens of each of the last hours, UTC (R-418)."""
+        self.settings.meters.settle()
         return self._accounting.spend.hours(now, hours)
 
     def _read(self, batch: Batch, positions: list[int]) -> Iterator[_Found]:

@@ -117,12 +117,13 @@ class Accounting:
 
     def begin(self, now: float) -> None:
         """A batch begins."""
+        self._books.begin(now)
         self._dedup.age(now)
         self._arrival = int(now * 1e9)
 
-    def end(self, now: float) -> None:
-        """The batch was settled: raise the counters."""
-        self._books.close(now)
+    def end(self) -> None:
+        """The batch was settled."""
+        self._books.end()
         if self._dedup.evicted > self._evicted:
             self.counters.evicted.add(self._dedup.evicted - self._evicted)
             self._evicted = self._dedup.evicted
@@ -212,7 +213,8 @@ class Accounting:
             self.counters.mismatch.add(1, *labels[1:3])
         first = time_to_first_token(seen.found, seen.origin.scope)
         at, name, trace_id = moment(seen.start, now), name_of(seen), seen.span.trace_id
-        tally = self._books.open(object(), Tally(labels, status, verdict.source, reason, name, limited))
+        key = labels, status, verdict.source, reason, name, limited
+        tally = self._books.tally(key) or self._books.open(key, Tally(*key))
         self._books.add((tally, at, seen.duration, first, seen.usage, verdict.amount, trace_id))
 
     def _file(self) -> PriceFile:
@@ -234,7 +236,8 @@ class Accounting:
         return True
 
     def tick(self, now: float) -> None:
-        """Background work that is due: one complaint, gauges every minute."""
+        """Background work that is due: booking, one complaint, gauges every minute."""
+        self._books.tick(now)
         self.complaints.say_one(self._book.nearest, now)
         if now - self._aged >= 60 and "version" in vars(self.catalogue):
             self._aged = now

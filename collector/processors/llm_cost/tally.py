@@ -1,4 +1,4 @@
-"""What the calls of one kind in one batch add up to, so that counters are raised once per batch and not once per call."""
+"""What the calls of one kind add up to, so that counters are raised once for many calls and not once per call."""
 
 from __future__ import annotations
 

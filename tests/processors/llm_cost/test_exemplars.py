@@ -52,6 +52,7 @@ class Row:
         return {le: bytes.fromhex(exemplar.labels["trace_id"]) for le, exemplar in self.shown(family).items()}
 
     def waiting(self):
+        self.meters.settle()
         return self.llm_cost._accounting.counters.exemplars._waiting
 
 
