@@ -25,7 +25,7 @@ except ImportError:  # make calls this file in an environment without hatchling
 
 ROOT = Path(__file__).parent
 FOLDER = ROOT / "collector" / "otlp"
-BUILT = ("_plain.abi3.so", "_json.abi3.so")
+BUILT = ("_plain.abi3.so", "_json.abi3.so", "_calls.abi3.so")
 """One module for each C file, all of them or none."""
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-fstack-protector-strong", "-Wall", "-Wextra", "-DPy_LIMITED_API=0x030B0000")
 LINK = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)

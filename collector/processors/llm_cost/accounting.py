@@ -5,7 +5,7 @@ A little longer than most files: the thorough and the quick way stand side by si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -28,7 +28,7 @@ from collector.processors.llm_cost.rates import date_ns
 from collector.processors.llm_cost.shapes import Reading, Row, decode, kinds
 from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN, double, without
 from collector.processors.llm_cost.tally import Tally
-from collector.processors.llm_cost.together import settle_together, tally_of
+from collector.processors.llm_cost.together import Found, settle_each, settle_together
 from collector.processors.llm_cost.usage import time_to_first_token, truth
 from collector.processors.llm_cost.verdict import Verdict, judge, moment, name_of, resolve, why
 
@@ -128,6 +128,10 @@ class Accounting:
             self.counters.evicted.add(self._dedup.evicted - self._evicted)
             self._evicted = self._dedup.evicted
 
+    def settle_each(self, found: list[Found], slow: Callable[[Found], bool], now: float) -> bool | None:
+        """Settle all calls of a batch, what is not plain by `slow`; whether any span was changed. None when it cannot be done."""
+        return settle_each(found, self._arrival, self._dedup, self._books, slow, now)
+
     def settle_all(self, calls: Sequence[Quick], now: float) -> list[bytes] | None:
         """As `settle_quick` for all calls of a batch; None when they must be settled one by one."""
         arrival = self._arrival
@@ -169,7 +173,7 @@ class Accounting:
 
     def _count_quick(self, quick: Quick, amount: float | None, at: int) -> None:
         end, start, plan, _, _, _, usage, _, first, trace_id = quick
-        tally = tally_of(plan, self._books, priced=amount is not None)
+        tally = self._books.tally_of(plan, amount is not None)
         self._books.add((tally, at, (end - start) / 1e9 if end > start else 0.0, first, usage, amount, trace_id))
 
     def settle(self, seen: Seen, now: float) -> bytes | None:

@@ -12,6 +12,7 @@ from collector.component import Settings
 from collector.processors.llm_cost.call import Seen
 from collector.processors.llm_cost.counters import Aliases, Counters
 from collector.processors.llm_cost.options import LABELS, Options, label_name
+from collector.processors.llm_cost.plans import Plan
 from collector.processors.llm_cost.prices import Resolved
 from collector.processors.llm_cost.spend import Spend
 from collector.processors.llm_cost.tally import Call, Tally, tokens
@@ -31,11 +32,12 @@ class Books:
         cap = options.limits.label_values
         self.counters = Counters(settings.meters, [label_name(label) for label in options.labels], cap)
         self._aliases = [Aliases(name, settings.meters, cap) for name in options.compat]
-        self._high = options.high_cost_usd
+        self.high = options.high_cost_usd
+        """USD; a dearer call is worth a warning."""
         self.spend = Spend()
         self.complaints = Complaints(settings.log)
-        self._keep = self.spend.keep
-        self._fresh = self.counters.exemplars.fresh
+        self.keep = self.spend.keep
+        self.fresh = self.counters.exemplars.fresh
         self._meters = settings.meters
         self._owing = False
         self._since = self._now = 0.0
@@ -66,23 +68,31 @@ class Books:
         self._open[key] = tally
         return tally
 
+    def tally_of(self, plan: Plan, priced: bool = True) -> Tally:
+        """Where calls of a plan are counted: those that have an amount, and those that have none."""
+        tally = self.tally((plan, priced))
+        if tally is None:
+            source, reason = ("computed", "") if priced else ("", plan.reason)
+            tally = self.open((plan, priced), Tally(plan.labels, plan.status, source, reason, plan.name, plan.limited))
+        return tally
+
     def add(self, call: Call) -> None:
         """Count one call."""
         tally, _, _, _, usage, amount, trace_id = call
         tally.calls.append(call)
         self._waiting += 1
-        self._keep(call)
-        self._fresh.add(trace_id)
-        if amount is not None and amount > self._high:
+        self.keep(call)
+        self.fresh.add(trace_id)
+        if amount is not None and amount > self.high:
             self.counters.high_cost.add(1, *tally.labels)
             self._log.warning(
                 "LLM call cost more than %g USD: model %s, cost %.6f USD, %d tokens, service %s",
-                self._high, tally.labels[2], amount, tokens(usage)[2], tally.labels[0],
+                self.high, tally.labels[2], amount, tokens(usage)[2], tally.labels[0],
             )  # fmt: skip
 
     def add_all(self, calls: list[Call], dearest: float) -> None:
         """Count several priced calls, the dearest of which cost that much."""
-        if dearest > self._high:
+        if dearest > self.high:
             for call in calls:
                 self.add(call)
             return
@@ -90,7 +100,11 @@ class Books:
             call[0].calls.append(call)
         self._waiting += len(calls)
         self.spend.keep_all(calls)
-        self._fresh.update([call[6] for call in calls])
+        self.fresh.update([call[6] for call in calls])
+
+    def counted(self, calls: int) -> None:
+        """That many calls were counted without `add`."""
+        self._waiting += calls
 
     def begin(self, now: float) -> None:
         """A batch begins."""
