@@ -13,7 +13,7 @@ COPY pyproject.toml hatch_build.py requirements.lock README.md LICENSE ./
 COPY collector collector
 COPY config config
 RUN /opt/otel-sidecar/bin/pip install --constraint requirements.lock . \
- && /opt/otel-sidecar/bin/python -I -c "import collector.otlp._plain, collector.otlp._json" \
+ && /opt/otel-sidecar/bin/python -I -c "import collector.otlp._plain, collector.otlp._json, collector.otlp._calls" \
  && /opt/otel-sidecar/bin/pip uninstall --yes pip \
  && python -m compileall -q /opt/otel-sidecar/lib
 

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
-WALKER := collector/otlp/_plain.abi3.so collector/otlp/_json.abi3.so
+WALKER := collector/otlp/_plain.abi3.so collector/otlp/_json.abi3.so collector/otlp/_calls.abi3.so
 
 .PHONY: setup fmt check test e2e bench docs run image
 

@@ -17,7 +17,7 @@ from hatch_build import BUILT, ROOT, WalkerHook, check, compile_walker, lacking,
 pytestmark = pytest.mark.skipif(lacking() != "", reason=f"the walker cannot be compiled here: {lacking()}")
 BROKEN = '#include "nowhere.h"\n'
 UNTIDY = "static int unused;\n"
-SOURCES = ("_plain.c", "_json.c", "_text.h")
+SOURCES = ("_plain.c", "_json.c", "_calls.c", "_text.h")
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,8 @@ def age(path: Path, seconds: float) -> None:
 def loads(path: Path) -> bool:
     """Whether a fresh Python can import and use what lies there."""
     script = (
-        "import _plain, _json; assert _plain.open(1, b'') == []; assert _json.Transcoder(1, b'{}', 0, 0, 0).advance(9) == b''"
+        "import _calls, _plain, _json; assert _plain.open(1, b'') == []; assert len(_calls.add_up([])) == 12;"
+        "assert _json.Transcoder(1, b'{}', 0, 0, 0).advance(9) == b''"
     )
     return subprocess.run([sys.executable, "-c", script], cwd=path, timeout=30).returncode == 0
 

@@ -72,6 +72,14 @@ static int read_rule(PyObject *fixed, struct rule *rule) {
     return read_rates(rates, rule);
 }
 
+/* By the interned name: a new one for each look-up would push others out of the interpreter's cache of attributes. */
+static PyObject *attribute(PyObject *object, const char *name) {
+    PyObject *interned = PyUnicode_InternFromString(name);
+    PyObject *value = interned ? PyObject_GetAttr(object, interned) : NULL;
+    Py_XDECREF(interned);
+    return value;
+}
+
 /* The rule of a plan; NULL when it has none or, with an exception set, when something failed. */
 static struct rule *rule_of(struct run *run, PyObject *plan) {
     for (unsigned n = 0; n < run->known; n++)
@@ -79,7 +87,7 @@ static struct rule *rule_of(struct run *run, PyObject *plan) {
     if (run->known == PLANS) return NULL;
     struct rule *rule = &run->rules[run->known];
     memset(rule, 0, sizeof *rule);
-    PyObject *fixed = PyObject_GetAttrString(plan, "fixed");
+    PyObject *fixed = attribute(plan, "fixed");
     if (!fixed || fixed == Py_None || !read_rule(fixed, rule)) {
         Py_XDECREF(fixed);
         return NULL;
@@ -215,7 +223,7 @@ static int mark(PyObject *dictionary, PyObject *key, long bits) {
 /* Open the tally of a plan. Returns 0 with an exception set. */
 static int open_tally(const struct run *run, struct rule *rule) {
     rule->tally = PyObject_CallFunctionObjArgs(run->tally_of, rule->plan, NULL);
-    rule->calls = rule->tally ? PyObject_GetAttrString(rule->tally, "calls") : NULL;
+    rule->calls = rule->tally ? attribute(rule->tally, "calls") : NULL;
     if (rule->calls && !PyList_Check(rule->calls)) PyErr_SetString(PyExc_TypeError, "calls is a list");
     return rule->calls && PyList_Check(rule->calls);
 }
