@@ -20,7 +20,27 @@ from mutations import starve  # type: ignore[import-not-found]
 
 ROUNDS = 4000
 T = b"t" * 16
-ODD = [None, -1, 0, 1 << 62, 1 << 80, 1.5, float("nan"), "", "x" * 300, b"", T, b"x" * 5000, (), (1, 2), [], [b"x"], {}, object(), len]
+ODD = [
+    None,
+    -1,
+    0,
+    1 << 62,
+    1 << 80,
+    1.5,
+    float("nan"),
+    "",
+    "x" * 300,
+    b"",
+    T,
+    b"x" * 5000,
+    (),
+    (1, 2),
+    [],
+    [b"x"],
+    {},
+    object(),
+    len,
+]
 FIXED = (0, 1 << 62, (1e-6, 2e-6, 3e-6, 4e-6, 5e-6, 0.0), lambda usage: 0.5, (b"one", b"two", b"three"), None, "openai")
 USAGE = (1000, 600, 300, 0, 200, 64, 0, 0, 0, 0, 0, 0, None, (), True)
 
