@@ -13,7 +13,7 @@ COPY pyproject.toml hatch_build.py requirements.lock README.md LICENSE ./
 COPY collector collector
 COPY config config
 RUN /opt/otel-sidecar/bin/pip install --constraint requirements.lock . \
- && /opt/otel-sidecar/bin/python -I -c "import collector.otlp._plain, collector.otlp._json, collector.otlp._numbers" \
+ && /opt/otel-sidecar/bin/python -I -c "import collector.otlp._plain, collector.otlp._json, collector.otlp._numbers, collector.processors.llm_cost._calls, collector._model" \
  && /opt/otel-sidecar/bin/pip uninstall --yes pip \
  && python -m compileall -q /opt/otel-sidecar/lib
 

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
-WALKER := collector/otlp/_plain.abi3.so collector/otlp/_json.abi3.so collector/otlp/_numbers.abi3.so collector/_model.abi3.so
+WALKER := collector/otlp/_plain.abi3.so collector/otlp/_json.abi3.so collector/otlp/_numbers.abi3.so collector/processors/llm_cost/_calls.abi3.so collector/_model.abi3.so
 
 .PHONY: setup fmt check test e2e bench docs run image
 
@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml requirements.lock
 	touch $(STAMP)
 
 # Optional: without a C compiler it says so and is not there afterwards.
-$(WALKER) &: $(wildcard collector/*.c collector/otlp/*.[ch]) hatch_build.py | $(STAMP)
+$(WALKER) &: $(wildcard collector/*.c collector/otlp/*.[ch] collector/processors/*/*.c) hatch_build.py | $(STAMP)
 	@$(BIN)/python hatch_build.py
 
 fmt: setup

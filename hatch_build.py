@@ -29,6 +29,7 @@ SOURCES = {
     "otlp/_plain.abi3.so": ("otlp/_plain.c", "otlp/_plain_items.c"),
     "otlp/_json.abi3.so": ("otlp/_json.c",),
     "otlp/_numbers.abi3.so": ("otlp/_numbers.c",),
+    "processors/llm_cost/_calls.abi3.so": ("processors/llm_cost/_calls.c",),
     "_model.abi3.so": ("_model.c",),
 }
 BUILT = tuple(SOURCES)
@@ -81,7 +82,7 @@ def compile_module(name: str, folder: Path, *flags: str) -> str:
     target = folder / name
     command = [*compiler(), *FLAGS, *own, *flags, f"-I{sysconfig.get_path('include')}", *LINK, *sources, "-o"]
     try:
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".plain-") as beside:
             built = Path(beside, target.name)
             done = subprocess.run([*command, str(built)], capture_output=True, text=True)  # noqa: S603

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import fsum
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics
 from prometheus_client.samples import Exemplar
 
 OVERFLOW = "__overflow__"
@@ -27,8 +27,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Instrument:
     """One metric family. Label values are given in the order of its label names."""
 
-    def __init__(self, family: Any, labels: Sequence[str], cap: int, overflow: Instrument | None) -> None:
+    def __init__(
+        self, family: Any, labels: Sequence[str], cap: int, overflow: Instrument | None, settle: Callable[[], None] = lambda: None
+    ) -> None:
         self._family = family
+        self._settle = settle
         self.labels = tuple(labels)
         self._cap = cap
         self._overflow = overflow
@@ -96,11 +99,13 @@ class Instrument:
 
     def value(self, *labels: str) -> float:
         """The present value of one counter or gauge series, 0 if there is none."""
+        self._settle()
         child = self._children.get(labels)
         return float(child._value.get()) if child is not None else 0.0
 
     def series(self) -> dict[tuple[str, ...], float]:
         """All series of a counter or gauge."""
+        self._settle()
         return {labels: float(child._value.get()) for labels, child in list(self._children.items())}
 
 
@@ -114,12 +119,29 @@ def show_exemplar(bucket: Bucket, trace_id: bytes, value: float, at: float) -> N
         bucket.set_exemplar(Exemplar({"trace_id": trace_id.hex()}, value, at))
 
 
+class _Registry(CollectorRegistry):
+    """Has everything booked before anybody reads."""
+
+    def __init__(self, settle: Callable[[], None]) -> None:
+        super().__init__()
+        self._settle = settle
+
+    def collect(self) -> Iterable[Metric]:
+        self._settle()
+        return super().collect()
+
+
 class Meters:
-    """Where a component gets its instruments. The same name twice is the same instrument."""
+    """Where a component gets its instruments. The same name twice is the same instrument.
+
+    A component that counts much may add it up first and raise its instruments later: it says so with `owe`. Whoever reads in the
+    thread that counts sees exact values; who reads in another one first calls `settle` in that thread.
+    """
 
     def __init__(self, cap: int = 99) -> None:
-        self.own = CollectorRegistry()
-        self.derived = CollectorRegistry()
+        self._owed: dict[int, list[Callable[[], None]]] = {}
+        self.own = _Registry(self.settle)
+        self.derived = _Registry(self.settle)
         self._made: dict[str, Instrument] = {}
         self._lock = threading.Lock()
         self._cap = cap
@@ -150,6 +172,16 @@ class Meters:
         """A histogram with the given upper bounds."""
         return self._make(Histogram, name, text, labels, derived, cap, buckets=buckets)
 
+    def owe(self, book: Callable[[], None]) -> None:
+        """Have `book` called before anybody reads, once, in the thread that calls this: another one would meet it counting."""
+        self._owed.setdefault(threading.get_ident(), []).append(book)
+
+    def settle(self) -> None:
+        """Have everything booked that this thread owes."""
+        if self._owed:
+            for book in self._owed.pop(threading.get_ident(), ()):
+                book()
+
     def find(self, name: str) -> Instrument | None:
         """The instrument of that name, None when nobody made it."""
         return self._made.get(name)
@@ -163,5 +195,5 @@ class Meters:
                 registry = self.derived if derived else self.own
                 family = kind(name, text, labelnames=tuple(labels), registry=registry, **options)
                 limit = self._cap if cap is None else cap or 1_000_000_000
-                found = self._made[name] = Instrument(family, labels, limit, getattr(self, "_overflow", None))
+                found = self._made[name] = Instrument(family, labels, limit, getattr(self, "_overflow", None), self.settle)
             return found

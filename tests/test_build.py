@@ -17,7 +17,16 @@ from hatch_build import BUILT, ROOT, WalkerHook, check, compile_walker, lacking,
 pytestmark = pytest.mark.skipif(lacking() != "", reason=f"the walker cannot be compiled here: {lacking()}")
 BROKEN = '#include "nowhere.h"\n'
 UNTIDY = "static int unused;\n"
-SOURCES = ("otlp/_plain.c", "otlp/_plain_items.c", "otlp/_plain.h", "otlp/_json.c", "otlp/_numbers.c", "otlp/_text.h", "_model.c")
+SOURCES = (
+    "otlp/_plain.c",
+    "otlp/_plain_items.c",
+    "otlp/_plain.h",
+    "otlp/_json.c",
+    "otlp/_numbers.c",
+    "otlp/_text.h",
+    "processors/llm_cost/_calls.c",
+    "_model.c",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +39,8 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the sources that a test may break; returns where the compiled files will be."""
-    (tmp_path / "otlp").mkdir()
     for name in SOURCES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((hatch_build.FOLDER / name).read_bytes())
     monkeypatch.setattr(hatch_build, "FOLDER", tmp_path)
     return tmp_path
@@ -67,9 +76,9 @@ def age(path: Path, seconds: float) -> None:
 def loads(path: Path) -> bool:
     """Whether a fresh Python can import and use what lies there."""
     script = (
-        "import sys; sys.path.insert(0, 'otlp'); import _plain, _json, _numbers, _model; assert _plain.open(1, b'') == [];"
+        "import sys; sys.path[:0] = ['otlp', 'processors/llm_cost']; import _calls, _plain, _json, _numbers, _model; assert _plain.open(1, b'') == [];"
         "assert _json.Transcoder(1, b'{}', 0, 0, 0).advance(9) == b''; assert _model.encode([]) == b'';"
-        "assert _numbers.search(b'', (None,) * 6, 0) == []"
+        "assert _numbers.search(b'', (None,) * 6, 0) == []; assert len(_calls.add_up([])) == 12"
     )
     return subprocess.run([sys.executable, "-c", script], cwd=path, timeout=30).returncode == 0
 
@@ -131,7 +140,8 @@ def test_source_that_does_not_compile_costs_the_walker_and_not_the_install(
 
 
 def test_a_folder_that_cannot_be_written_costs_the_walker_and_not_the_install(place: Path) -> None:
-    assert "No such file" in compile_walker(place / "none" / "none")
+    (place / "file").touch()
+    assert "Not a directory" in compile_walker(place / "file")
 
 
 @pytest.mark.parametrize(("value", "stays"), [("1", False), ("0", True)])

@@ -1,5 +1,7 @@
 """meters: instruments that survive a reload and never explode."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
@@ -116,3 +118,32 @@ def test_an_instrument_that_nobody_watches_is_capped_too():
     for label in ("a", "b", "c"):
         counter.add(1, label)
     assert {labels: value for labels, value in counter.series().items() if value} == {("a",): 1, (OVERFLOW,): 2}
+
+
+@pytest.mark.parametrize("read", [
+    lambda meters, counter: counter.value(),
+    lambda meters, counter: counter.series()[()],
+    lambda meters, counter: meters.own.get_sample_value("calls_total"),
+    lambda meters, counter: next(f.samples[0].value for f in meters.derived.collect() if f.name == "seen"),
+])  # fmt: skip
+def test_what_is_owed_is_booked_once_before_anybody_reads(read):
+    meters = Meters()
+    counter, seen = meters.counter("calls", "text"), meters.counter("seen", "text", derived=True)
+
+    def book():
+        counter.add(1)
+        seen.add(1)
+
+    meters.owe(book)
+    meters.owe(book)
+    assert (read(meters, counter), read(meters, counter)) == (2, 2)
+
+
+def test_another_thread_books_nothing_while_the_one_that_owes_may_be_counting():
+    meters = Meters()
+    counter = meters.counter("calls", "text")
+    meters.owe(lambda: counter.add(1))
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(counter.value).result() == 0
+        meters.settle()
+        assert thread.submit(counter.value).result() == 1

@@ -30,27 +30,47 @@ class Chain:
         labels = ("processor", "otel_signal")
         self._incoming = meters.counter("otelcol_processor_incoming_items", "Items given to a processor.", labels, cap=0)
         self._outgoing = meters.counter("otelcol_processor_outgoing_items", "Items that left a processor.", labels, cap=0)
+        self._passed = [(0, 0)] * len(self.processors)
+        """Items given to each processor and items that left it, as far as they are not in the counters yet."""
+        self._owe, self._owing = meters.owe, False
 
     def run(self, batch: Batch, count: int, now: float, start: int = 0) -> tuple[Batch | None, int]:
         """What is left of a batch of `count` items, and how many items. Raises Refused and Rejected of a processor."""
         current: Batch | None = batch
         for position in range(start, len(self.processors)):
-            processor, labels = self.processors[position], self._labels[position]
+            processor = self.processors[position]
             self._at, self._given = position, count
-            self._incoming.add(count, *labels)
+            self._pass(position, count, 0)
             before = current
             current = self._one(processor, current, count, now)
             if current is None:
                 return None, 0
             if current is not before:
                 count = current.count()
-            self._outgoing.add(count, *labels)
+            self._pass(position, 0, count)
             if not count:
                 return None, 0
         assert current is not None
         for observer in self._observers:
             self._tell(observer, current)
         return current, count
+
+    def _pass(self, position: int, given: int, left: int) -> None:
+        incoming, outgoing = self._passed[position]
+        self._passed[position] = incoming + given, outgoing + left
+        if not self._owing:
+            self._owing = True
+            self._owe(self._book)
+
+    def _book(self) -> None:
+        """Raise the counters by what has passed."""
+        self._owing = False
+        for (given, left), labels in zip(self._passed, self._labels, strict=True):
+            if given:
+                self._incoming.add(given, *labels)
+            if left:
+                self._outgoing.add(left, *labels)
+        self._passed = [(0, 0)] * len(self.processors)
 
     def _tell(self, observer: Processor, batch: Batch) -> None:
         try:
@@ -86,7 +106,7 @@ class Chain:
                 continue
             if out is not None:
                 count = out.count()
-                self._outgoing.add(count, processor.settings.id, self.signal.value)
+                self._pass(position, 0, count)
                 try:
                     rest, left = self.run(out, count, now, position + 1)
                 except (Refused, Rejected) as error:  # its client was answered long ago: there is nobody left to refuse

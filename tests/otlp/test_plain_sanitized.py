@@ -129,7 +129,7 @@ def sanitized(folder: Path, module: str, script: Path) -> subprocess.CompletedPr
 
 
 def written(path: Path, content: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 

@@ -237,6 +237,7 @@ class Prometheus(Exporter):
         self.store.expire(self.clock() - self.config.metric_expiration)
         chosen = negotiate(request.headers.get("Accept", ""), openmetrics=self.config.enable_open_metrics)
         if sum(len(family.outputs) for family in self.store.families.values()) > BIG:
+            self.settings.meters.settle()  # on a thread it cannot be done
             body = await asyncio.to_thread(self.exposition, chosen)
         else:
             body = self.exposition(chosen)

@@ -7,7 +7,8 @@ Example:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -16,13 +17,11 @@ from collector.component import Processor, Settings
 from collector.model import Batch, Group, Scope, Signal
 from collector.otlp.find import Finder
 from collector.processors.llm_cost.accounting import Accounting
-from collector.processors.llm_cost.call import Origin, Seen, origin_of
+from collector.processors.llm_cost.call import Origin, origin_of
 from collector.processors.llm_cost.options import Options
-from collector.processors.llm_cost.plans import Quick
+from collector.processors.llm_cost.together import Found
 
 _NOBODY = Origin()
-_Found = tuple[int, int, int, Seen | Quick, Scope, int]
-"""End and minus start first: in that order children come before their parents."""
 
 
 class LlmCost(Processor):
@@ -49,11 +48,14 @@ class LlmCost(Processor):
             return batch
         self._accounting.begin(now)
         calls = sorted(self._read(batch, positions))
-        changed = self._settle_all(calls, now) or self._settle(calls, now)
-        self._accounting.end(now)
+        one = partial(self._one, now)
+        changed = self._accounting.settle_each(calls, one, now)
+        if changed is None:
+            changed = self._settle_all(calls, now) or sum([one(call) for call in calls]) > 0
+        self._accounting.end()
         return Batch(batch.signal, batch.groups, None, batch.metadata) if changed else batch
 
-    def _settle_all(self, calls: Sequence[_Found], now: float) -> bool:
+    def _settle_all(self, calls: list[Found], now: float) -> bool:
         """Whether all calls were settled, together."""
         quick = [call for _, _, _, call, _, _ in calls if isinstance(call, tuple)]
         if len(quick) < len(calls) or not quick:
@@ -64,31 +66,35 @@ class LlmCost(Processor):
             return False
         if stamped is None:
             return False
-        for (_, _, _, _, scope, index), item in zip(calls, stamped, strict=True):
-            scope.items[index] = item
+        for (_, _, _, _, items, index), item in zip(calls, stamped, strict=True):
+            items[index] = item
         return True
 
-    def _settle(self, calls: Sequence[_Found], now: float) -> bool:
-        """Settle one call after the other; whether any span was changed."""
-        changed, settle, settle_quick = False, self._accounting.settle, self._accounting.settle_quick
-        for _, _, _, call, scope, index in calls:
-            try:
-                stamped = settle_quick(call, now) if isinstance(call, tuple) else settle(call, now)
-            except Exception as error:
-                self._spare(error)
-                continue
-            if stamped is not None:
-                scope.items[index] = stamped
-                changed = True
-        return changed
+    def _one(self, now: float, found: Found) -> bool:
+        """Settle one call; whether its span was changed."""
+        _, _, _, call, items, index = found
+        try:
+            accounting = self._accounting
+            stamped = accounting.settle_quick(call, now) if isinstance(call, tuple) else accounting.settle(call, now)
+        except Exception as error:
+            self._spare(error)
+            return False
+        if stamped is None:
+            return False
+        items[index] = stamped
+        return True
 
     def kept(self, batch: Batch) -> None:
         """Show exemplars of traces that were kept (R-109)."""
         self._accounting.counters.exemplars.kept(batch)
 
     def tick(self, now: float) -> None:
-        """Log what waits, age the gauges."""
+        """Book and log what waits, age the gauges."""
         self._accounting.tick(now)
+
+    def drain(self) -> None:
+        """Book what waits: nobody may come to ask."""
+        self.settings.meters.settle()
 
     def warm(self) -> None:
         """Compile the patterns and, unless `preload` is off, load the price catalogue."""
@@ -106,6 +112,7 @@ class LlmCost(Processor):
 
     def spend(self) -> dict[str, Any]:
         """Calls, failures, cost and tokens so far, in all and by model (R-415)."""
+        self.settings.meters.settle()
         return self._accounting.spend.summary()
 
     def history(self) -> list[dict[str, Any]]:
@@ -114,9 +121,10 @@ class LlmCost(Processor):
 
     def usage_by_hour(self, now: float, hours: int = 24) -> list[dict[str, Any]]:
         """Tokens of each of the last hours, UTC (R-418)."""
+        self.settings.meters.settle()
         return self._accounting.spend.hours(now, hours)
 
-    def _read(self, batch: Batch, positions: list[int]) -> Iterator[_Found]:
+    def _read(self, batch: Batch, positions: list[int]) -> Iterator[Found]:
         offset, first, look, rows = 0, 0, self._accounting.look, self._accounting.rows
         for group in batch.groups:
             for scope in group.scopes:
@@ -131,9 +139,9 @@ class LlmCost(Processor):
                         self._spare(error)
                         continue
                     if isinstance(call, tuple):
-                        yield call[0], -call[1], offset + index, call, scope, index
+                        yield call[0], -call[1], offset + index, call, scope.items, index
                     elif call is not None:
-                        yield call.end, -call.start, offset + index, call, scope, index
+                        yield call.end, -call.start, offset + index, call, scope.items, index
                 first, offset = beyond, end
 
     def _origin(self, group: Group, scope: Scope) -> Origin:

@@ -5,7 +5,7 @@ A little longer than most files: the thorough and the quick way stand side by si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -28,7 +28,7 @@ from collector.processors.llm_cost.rates import date_ns
 from collector.processors.llm_cost.shapes import Reading, Row, decode, kinds
 from collector.processors.llm_cost.stamp import ROLLUP, WRITTEN, double, without
 from collector.processors.llm_cost.tally import Tally
-from collector.processors.llm_cost.together import settle_together, tally_of
+from collector.processors.llm_cost.together import Found, settle_each, settle_together
 from collector.processors.llm_cost.usage import time_to_first_token, truth
 from collector.processors.llm_cost.verdict import Verdict, judge, moment, name_of, resolve, why
 
@@ -117,15 +117,20 @@ class Accounting:
 
     def begin(self, now: float) -> None:
         """A batch begins."""
+        self._books.begin(now)
         self._dedup.age(now)
         self._arrival = int(now * 1e9)
 
-    def end(self, now: float) -> None:
-        """The batch was settled: raise the counters."""
-        self._books.close(now)
+    def end(self) -> None:
+        """The batch was settled."""
+        self._books.end()
         if self._dedup.evicted > self._evicted:
             self.counters.evicted.add(self._dedup.evicted - self._evicted)
             self._evicted = self._dedup.evicted
+
+    def settle_each(self, found: list[Found], slow: Callable[[Found], bool], now: float) -> bool | None:
+        """Settle all calls of a batch, what is not plain by `slow`; whether any span was changed. None when it cannot be done."""
+        return settle_each(found, self._arrival, self._dedup, self._books, slow, now)
 
     def settle_all(self, calls: Sequence[Quick], now: float) -> list[bytes] | None:
         """As `settle_quick` for all calls of a batch; None when they must be settled one by one."""
@@ -168,7 +173,7 @@ class Accounting:
 
     def _count_quick(self, quick: Quick, amount: float | None, at: int) -> None:
         end, start, plan, _, _, _, usage, _, first, trace_id = quick
-        tally = tally_of(plan, self._books, priced=amount is not None)
+        tally = self._books.tally_of(plan, amount is not None)
         self._books.add((tally, at, (end - start) / 1e9 if end > start else 0.0, first, usage, amount, trace_id))
 
     def settle(self, seen: Seen, now: float) -> bytes | None:
@@ -212,7 +217,8 @@ class Accounting:
             self.counters.mismatch.add(1, *labels[1:3])
         first = time_to_first_token(seen.found, seen.origin.scope)
         at, name, trace_id = moment(seen.start, now), name_of(seen), seen.span.trace_id
-        tally = self._books.open(object(), Tally(labels, status, verdict.source, reason, name, limited))
+        key = labels, status, verdict.source, reason, name, limited
+        tally = self._books.tally(key) or self._books.open(key, Tally(*key))
         self._books.add((tally, at, seen.duration, first, seen.usage, verdict.amount, trace_id))
 
     def _file(self) -> PriceFile:
@@ -234,7 +240,8 @@ class Accounting:
         return True
 
     def tick(self, now: float) -> None:
-        """Background work that is due: one complaint, gauges every minute."""
+        """Background work that is due: booking, one complaint, gauges every minute."""
+        self._books.tick(now)
         self.complaints.say_one(self._book.nearest, now)
         if now - self._aged >= 60 and "version" in vars(self.catalogue):
             self._aged = now

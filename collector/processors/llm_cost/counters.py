@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from collector.meters import Instrument, Meters
+from collector.meters import Bucket, Instrument, Meters
 from collector.processors.llm_cost.exemplars import Exemplars
 from collector.processors.llm_cost.tally import AMOUNT, FIRST, LATENCY, Tally
 
@@ -46,20 +46,24 @@ class Counters:
 
         self.exemplars = Exemplars()
 
-    def count(self, tally: Tally, now: float) -> None:
-        """Raise them by the calls of one tally."""
-        labels, pair, offer = tally.labels, tally.labels[1:3], self.exemplars.offer
+    def count(self, tally: Tally, since: float, now: float) -> None:
+        """Raise them by the calls of one tally, which came between these two times."""
+        labels, pair, calls = tally.labels, tally.labels[1:3], tally.calls
+
+        def offer(touched: Sequence[tuple[Bucket, float]], place: int) -> None:
+            self.exemplars.offer(touched, calls, place, since, now)
+
         self.requests.add(len(tally.latencies), *labels, tally.status)
-        offer(self.latency.observe_many(tally.latencies, *labels, tally.status), tally.calls, LATENCY, now)
+        offer(self.latency.observe_many(tally.latencies, *labels, tally.status), LATENCY)
         if tally.firsts:
-            offer(self.ttft.observe_many(tally.firsts, *labels), tally.calls, FIRST, now)
+            offer(self.ttft.observe_many(tally.firsts, *labels), FIRST)
         if tally.limited:
             self.rate_limited.add(len(tally.latencies), *pair)
         if tally.told:
             self._count_tokens(tally)
         if tally.amounts:
             self.cost.add(tally.cost, *labels, tally.source)
-            offer(self.per_request.observe_many(tally.amounts, *labels), tally.calls, AMOUNT, now)
+            offer(self.per_request.observe_many(tally.amounts, *labels), AMOUNT)
         if tally.reason:
             self.unpriced.add(len(tally.latencies), *labels[:2], tally.name[:128], *labels[3:], tally.reason)
 

@@ -7,9 +7,10 @@ never taken back.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+_Both: TypeAlias = tuple[dict[K, int], dict[K, int]]
 
 COUNTED, USAGE_BELOW, NO_ID, CALL_BELOW, CALLED = 1, 2, 4, 8, 16
 """Marks of a span: its usage was counted; a child has usage; it was counted without response id; a child is a call; a call."""
@@ -50,7 +51,7 @@ class Generations(Generic[K]):
         """Whether that many may be added without forgetting others."""
         return len(self._young) <= self._half - count
 
-    def room(self, count: int, now: float) -> tuple[dict[K, int], dict[K, int]]:
+    def room(self, count: int, now: float) -> _Both[K]:
         """The young entries, with room for one or two more, and the old ones: to look up and mark several at once."""
         if len(self._young) > self._half - count:
             self._turn(now, early=True)
@@ -104,10 +105,10 @@ class Dedup:
 
     def take(self, owns: Sequence[bytes], parents: Sequence[bytes], call_ids: Sequence[tuple[str, str]], now: float) -> bool:
         """As `usage` for several calls that are no rollups, if it has nothing against any of them; else False, nothing done."""
-        count = len(owns)
-        if not (self.marks.has_room(2 * count) and self._ids.has_room(count)):
+        count, room = len(owns), self.room(len(owns), now)
+        if room is None:
             return False
-        (young, old), (ids, earlier) = self.marks.room(2, now), self._ids.room(1, now)
+        (young, old), (ids, earlier) = room
         own, known = dict.fromkeys(owns, COUNTED), dict.fromkeys(call_ids, 1)
         above = dict.fromkeys([parent for parent in parents if len(parent) > _TRACE_ID], USAGE_BELOW)
         if len(own) < count or len(known) < count or not all(len(identity) >= _SHORT_ID for _, identity in known):
@@ -127,6 +128,12 @@ class Dedup:
 
     def _of(self, span: bytes) -> int:
         return self.marks.get(span) if len(span) > _TRACE_ID else 0  # a trace id alone names no span
+
+    def room(self, count: int, now: float) -> tuple[_Both[bytes], _Both[tuple[str, str]]] | None:
+        """Marks and ids, young and old, to be read and written by who settles `count` calls in C; None while room is scarce."""
+        if not (self.marks.has_room(2 * count) and self._ids.has_room(count)):
+            return None
+        return self.marks.room(2, now), self._ids.room(1, now)
 
     def call(self, own: bytes, parent: bytes, now: float) -> bool:
         """Whether a call without usage (failed, or nothing reported) is new: not resent and no wrapper of one already seen."""

@@ -1,11 +1,12 @@
 """Which trace a bucket of a histogram leads to: only one that was kept, which is known only after the calls were counted.
 
 So calls wait as candidates until a span of their trace leaves the chain. Until then a bucket shows what was confirmed before.
+Calls become candidates when they are booked; traces that left the chain between that and their counting are remembered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from collector.meters import Bucket, show_exemplar
 from collector.model import Batch, Scope
@@ -23,20 +24,26 @@ class Exemplars:
     """The candidates of all buckets, by trace."""
 
     def __init__(self) -> None:
+        self.fresh: set[bytes] = set()
+        """Traces of the calls that were counted and not booked yet."""
+        self._left: set[bytes] = set()
         self._due: dict[Bucket, float] = {}
         self._waiting: dict[bytes, dict[Bucket, tuple[float, float, float]]] = {}
         self._size = 0
 
-    def offer(self, touched: Sequence[tuple[Bucket, float]], calls: Sequence[Call], place: int, now: float) -> None:
-        """Take one call for each bucket that is due. `touched`: buckets with a value that stands at `place` in one of `calls`."""
+    def offer(self, touched: Sequence[tuple[Bucket, float]], calls: Sequence[Call], place: int, since: float, now: float) -> None:
+        """Take one call for each bucket that is due. `touched`: buckets with a value that stands at `place` in one of `calls`.
+
+        The calls came between `since` and `now`.
+        """
         due = self._due
         for bucket, value in touched:
             if due.get(bucket, now) <= now:
-                call = next(call for call in reversed(calls) if call[place] == value)
+                call = next(call for call in calls if call[place] == value)
                 _, start, duration, _, _, _, trace_id = call
                 if len(trace_id) == len(_NONE) and trace_id != _NONE:
-                    due[bucket] = now + _AGAIN
-                    self._wait(trace_id, bucket, (value, min(start / 1e9 + duration, now), now))
+                    due[bucket] = since + _AGAIN
+                    self._wait(trace_id, bucket, (value, min(start / 1e9 + duration, now), since))
 
     def _wait(self, trace_id: bytes, bucket: Bucket, candidate: tuple[float, float, float]) -> None:
         buckets = self._waiting.setdefault(trace_id, {})
@@ -47,16 +54,30 @@ class Exemplars:
 
     def kept(self, batch: Batch) -> None:
         """Show the candidates whose traces are in a batch that leaves the chain."""
-        waiting = self._waiting
+        waiting, fresh = self._waiting, self.fresh
         for scope in batch.scopes():
-            if not waiting:
+            if not waiting and not fresh:
                 return
-            for trace_id in waiting.keys() & trace_ids(scope):
-                buckets = waiting.pop(trace_id)
-                self._size -= len(buckets)
-                for bucket, (value, at, taken) in buckets.items():
-                    show_exemplar(bucket, trace_id, value, at)
-                    self._due[bucket] = max(self._due[bucket], taken + _ENOUGH)
+            ids = trace_ids(scope)
+            if fresh:
+                self._left.update(fresh.intersection(ids))
+            if waiting:
+                self._show(waiting.keys() & ids)
+
+    def booked(self) -> None:
+        """All calls that were counted have been offered."""
+        if self._left:
+            self._show(self._waiting.keys() & self._left)
+            self._left.clear()
+        self.fresh.clear()
+
+    def _show(self, kept: Iterable[bytes]) -> None:
+        for trace_id in kept:
+            buckets = self._waiting.pop(trace_id)
+            self._size -= len(buckets)
+            for bucket, (value, at, taken) in buckets.items():
+                show_exemplar(bucket, trace_id, value, at)
+                self._due[bucket] = max(self._due[bucket], taken + _ENOUGH)
 
 
 def trace_ids(scope: Scope) -> Sequence[bytes]:

@@ -12,7 +12,7 @@ from collector.processors.llm_cost.attributes import Stamp, stamp_for
 from collector.processors.llm_cost.call import Origin, Seen
 from collector.processors.llm_cost.normalized import Missing
 from collector.processors.llm_cost.prices import PriceBook, Resolved
-from collector.processors.llm_cost.rates import Entry
+from collector.processors.llm_cost.rates import Entry, flat_rates
 from collector.processors.llm_cost.shapes import COUNT, Shape
 from collector.processors.llm_cost.usage import (
     COUNTS,
@@ -25,8 +25,10 @@ from collector.processors.llm_cost.usage import (
     time_to_first_token,
 )
 
-_MOST, _WIDEST, _LONGEST = 4096, 64, 4096
+_MOST, _WIDEST, _LONGEST, _LAST = 4096, 64, 4096, (1 << 63) - 1
 Compose = Callable[[Sequence[int]], Usage | None]
+Fixed = tuple[int, int, tuple[float, ...] | None, Callable[[Usage], float], Stamp, Callable[[Usage], bytes] | None, str]
+"""From and until when (ns), rates if the price is flat, price, stamp, what encodes missing counts, provider."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +57,8 @@ class Plan:
     stamp: Stamp | None = None
     complete: bool = False
     """The price has all main units."""
+    fixed: Fixed | None = None
+    """What settles the plan's calls without a further look, while the price lasts; None when each needs one."""
 
     def price(self, at: int, book: PriceBook) -> Entry | None:
         """The price of a span that started then (ns); None as long as input and output are not known apart."""
@@ -68,7 +72,15 @@ class Plan:
             self.entry = entry if lasting else None  # with several own prices, another may begin within the period of this one
             self.stamp = stamp_for(self.resolved, entry, self.sets, self.missing.words) if entry is not None else None
             self.complete = entry is not None and not entry.partial and {"input", "output"} <= entry.bands[0][1].keys()
+            self.fixed = self._fixed()
         return entry
+
+    def _fixed(self) -> Fixed | None:
+        entry, stamp = self.entry, self.stamp
+        if entry is None or stamp is None or not self.complete or self.rollup:
+            return None
+        lasts = max(entry.from_ns, 0), min(entry.until_ns, _LAST)
+        return *lasts, flat_rates(entry.bands), entry.price, stamp, self.missing.counts, self.provider
 
 
 Quick = tuple[int, int, Plan, bytes, bytes, bytes, Usage | None, str | None, float | None, bytes]

@@ -113,7 +113,7 @@ def _single(rates: Mapping[str, float]) -> Callable[[Usage], float]:
         uncached, cached, five, hour, output = u[:5]  # half the time of five attributes
         return uncached * unc + cached * read + five * w5 + hour * w1 + output * out + request
 
-    own = " ".join(name for name, parent in _SUBSETS.items() if name in rates and rates[name] != rates.get(parent, 0.0))
+    own = _own(rates)
     if not own:
         return price
 
@@ -121,6 +121,19 @@ def _single(rates: Mapping[str, float]) -> Callable[[Usage], float]:
         return price(u) + _extra(rates, u, own)
 
     return wide
+
+
+def flat_rates(bands: Sequence[Band]) -> tuple[float, ...] | None:
+    """Rates of the first five counts of a usage, and of the call, where the price is nothing but their sum; else None."""
+    rates = bands[0][1]
+    if len(bands) > 1 or _own(rates):
+        return None
+    return (*(rates.get(part, 0.0) for part in ("input", "cache_read", "write_5m", "write_1h", "output")), rates["request"])
+
+
+def _own(rates: Mapping[str, float]) -> str:
+    """The subsets that have a price of their own."""
+    return " ".join(name for name, parent in _SUBSETS.items() if name in rates and rates[name] != rates.get(parent, 0.0))
 
 
 def _extra(rates: Mapping[str, float], usage: Usage, names: str) -> float:

@@ -60,8 +60,8 @@ class Spend:
         if model not in self._models and len(self._models) >= _MODELS:
             model = "other"
         self._models.setdefault(model, Sum()).add(tally)
-        hour = min(tally.starts) // _HOUR
-        if hour == max(tally.starts) // _HOUR:
+        hour = tally.earliest // _HOUR
+        if hour == tally.latest // _HOUR:
             self._book_hour(hour, tally.prompt, tally.output, tally.tokens)
         else:
             for _, at, _, _, usage, _, _ in tally.calls:

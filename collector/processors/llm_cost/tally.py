@@ -1,16 +1,21 @@
-"""What the calls of one kind in one batch add up to, so that counters are raised once per batch and not once per call."""
+"""What the calls of one kind add up to, so that counters are raised once for many calls and not once per call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import fsum
 
+from collector.compiled import compiled_module
 from collector.processors.llm_cost.usage import Usage
 
 Call = tuple["Tally", int, float, float | None, Usage | None, float | None, bytes]
 """One counted call: start (ns), duration and time to the first token (seconds), usage, amount (USD), trace id."""
 LATENCY, FIRST, AMOUNT = 2, 3, 5
 """Places of a call's values that histograms take."""
+Sums = tuple[list[float], list[float], list[float], int, int, int, int, int, int, int, int, int]
+"""Latencies, times to the first token, amounts; first and last start; tokens uncached, read from and written to a cache, of the
+output, and not split; calls that told of tokens, and those that told of a total only."""
+_compiled = compiled_module("processors.llm_cost._calls")
 
 
 def tokens(usage: Usage | None) -> tuple[int, int, int]:
@@ -21,6 +26,24 @@ def tokens(usage: Usage | None) -> tuple[int, int, int]:
     return prompt, output, usage.total if usage.total is not None else prompt + output
 
 
+def add_up(calls: Sequence[Call]) -> Sums:
+    """The sums over calls, of which there is one at least."""
+    _, starts, latencies, firsts, usages, amounts, _ = zip(*calls, strict=True)
+    told = [usage for usage in usages if usage is not None]
+    uncached, cached, five, hour, output, _, _, _, _, _, _, _, totals, _, _ = zip(*told, strict=True) if told else [()] * 15
+    whole = [total for total in totals if total is not None]
+    return (
+        list(latencies),
+        [first for first in firsts if first is not None],
+        [amount for amount in amounts if amount is not None],
+        min(starts), max(starts),
+        sum(uncached), sum(cached), sum(five) + sum(hour), sum(output), sum(whole), len(told), len(whole),
+    )  # fmt: skip
+
+
+_add_up: Callable[[list[Call]], Sums] = add_up if _compiled is None else _compiled.add_up
+
+
 class Tally:
     """Calls with the same label values. `labels`: service, provider, model, operation and the user's further ones.
 
@@ -29,8 +52,9 @@ class Tally:
     """
 
     __slots__ = (
-        "amounts", "cache_read", "cache_write", "calls", "cost", "duration", "firsts", "labels", "latencies", "limited", "name",
-        "output", "prompt", "reason", "source", "starts", "status", "tokens", "told", "uncached", "unpriced", "unsplit", "whole",
+        "amounts", "cache_read", "cache_write", "calls", "cost", "duration", "earliest", "firsts", "labels", "latencies",
+        "latest", "limited", "name", "output", "prompt", "reason", "source", "status", "tokens", "told", "uncached", "unpriced",
+        "unsplit", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -42,29 +66,18 @@ class Tally:
 
     def sum_up(self) -> None:
         """Add the calls up; the sums exist from now on."""
-        _, self.starts, self.latencies, firsts, usages, amounts, _ = zip(*self.calls, strict=True)
-        self.firsts = [first for first in firsts if first is not None]
-        self.amounts = [amount for amount in amounts if amount is not None]
+        (
+            self.latencies, self.firsts, self.amounts, self.earliest, self.latest,
+            self.uncached, self.cache_read, self.cache_write, self.output, self.unsplit, self.told, self.whole,
+        ) = _add_up(self.calls)  # fmt: skip
         self.duration, self.cost = fsum(self.latencies), fsum(self.amounts)
-        self._count_tokens([usage for usage in usages if usage is not None])
-        self.unpriced = 0
-        if len(self.amounts) < len(amounts):
-            free = [usage for usage, amount in zip(usages, amounts, strict=True) if amount is None]
-            self.unpriced = len(free) if self.status == "success" else sum(tokens(usage)[2] > 0 for usage in free)
-
-    def _count_tokens(self, usages: Sequence[Usage]) -> None:
-        self.told = bool(usages)
-        self.uncached = self.cache_read = self.cache_write = self.output = 0
-        totals: Sequence[int] = ()
-        if usages:
-            uncached, cached, five, hour, output, _, _, _, _, _, _, _, total, _, _ = zip(*usages, strict=True)
-            self.uncached, self.cache_read, self.output = sum(uncached), sum(cached), sum(output)
-            self.cache_write = sum(five) + sum(hour)
-            totals = [whole for whole in total if whole is not None]
-        self.whole, self.unsplit = bool(totals), sum(totals)
         self.prompt = self.uncached + self.cache_read + self.cache_write
         self.tokens = self.prompt + self.output + self.unsplit
+        self.unpriced = 0
+        if len(self.amounts) < len(self.calls):
+            free = [call[4] for call in self.calls if call[AMOUNT] is None]
+            self.unpriced = len(free) if self.status == "success" else sum(tokens(usage)[2] > 0 for usage in free)
 
     def forget(self) -> None:
         """Let go of what was booked; labels and status stay for the history."""
-        del self.calls, self.starts, self.latencies, self.firsts, self.amounts
+        del self.calls, self.latencies, self.firsts, self.amounts

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from collector.compiled import compiled_module
 from collector.processors.llm_cost.books import Books
+from collector.processors.llm_cost.call import Seen
 from collector.processors.llm_cost.dedup import Dedup
 from collector.processors.llm_cost.plans import Plan, Quick
 from collector.processors.llm_cost.prices import PriceBook
 from collector.processors.llm_cost.rates import Entry
 from collector.processors.llm_cost.stamp import double
-from collector.processors.llm_cost.tally import Call, Tally
+from collector.processors.llm_cost.tally import Call
 from collector.processors.llm_cost.usage import Usage
 
 _LONGEST_ID = 256
+compiled = compiled_module("processors.llm_cost._calls")
+"""Settles calls one by one, in C; None where it is not in use."""
+Found = tuple[int, int, int, Seen | Quick, list[bytes], int]
+"""End and minus start first: in that order children come before their parents. Then the position in the batch, the call, and
+where its span stands."""
+
+
+def settle_each(
+    found: list[Found], arrival: int, dedup: Dedup, books: Books, slow: Callable[[Found], bool], now: float
+) -> bool | None:
+    """Settle calls in this order, those not plain by `slow`; whether any span was changed. None where nothing was done."""
+    room = dedup.room(len(found), now)
+    if compiled is None or room is None:
+        return None
+    marks, ids = room
+    changed, counted = compiled.settle(found, arrival, marks, ids, books.high, slow, books.tally_of, books.keep, books.fresh)
+    books.counted(counted)
+    return bool(changed)
 
 
 def settle_together(
@@ -39,7 +59,7 @@ def settle_together(
     out: list[bytes] = list(items)
     counted: list[Call] = [None] * len(calls)  # type: ignore[list-item]
     for plan, places in groups.items():
-        stamp, counts, tally = plan.stamp or (), plan.missing.counts, tally_of(plan, books)
+        stamp, counts, tally = plan.stamp or (), plan.missing.counts, books.tally_of(plan)
         for place in places:
             usage, amount = usages[place], amounts[place]
             stamped = items[place] + double(amount).join(stamp)
@@ -48,15 +68,6 @@ def settle_together(
             counted[place] = (tally, moments[place], seconds, firsts[place], usage, amount, traces[place])
     books.add_all(counted, max(amounts))
     return out
-
-
-def tally_of(plan: Plan, books: Books, *, priced: bool = True) -> Tally:
-    """Where calls of a plan are counted in this batch: those that have an amount, and those that have none."""
-    tally = books.tally((plan, priced))
-    if tally is None:
-        source, reason = ("computed", "") if priced else ("", plan.reason)
-        tally = books.open((plan, priced), Tally(plan.labels, plan.status, source, reason, plan.name, plan.limited))
-    return tally
 
 
 def _amounts(

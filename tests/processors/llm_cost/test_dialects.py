@@ -258,8 +258,8 @@ def test_milliseconds_to_the_first_token_become_seconds() -> None:
     def first(scope: str, **more: object) -> float:
         processor = made()
         through(processor, call(more={k.replace("__", "."): v for k, v in more.items()}), scope=scope)
-        family = processor._accounting.counters.ttft._family
-        return next(s.value for m in family.collect() for s in m.samples if s.name.endswith("_sum"))
+        families = processor.settings.meters.derived.collect()
+        return next(s.value for m in families for s in m.samples if s.name == "llm_time_to_first_token_seconds_sum")
 
     assert first("x", gen_ai__response__time_to_first_chunk=0.3) == pytest.approx(0.3)
     assert first("x", ai__response__msToFirstChunk=300) == pytest.approx(0.3)

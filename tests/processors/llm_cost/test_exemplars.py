@@ -4,6 +4,8 @@ import logging
 import re
 from itertools import count
 
+import pytest
+from google.protobuf.message import DecodeError
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 
@@ -52,6 +54,7 @@ class Row:
         return {le: bytes.fromhex(exemplar.labels["trace_id"]) for le, exemplar in self.shown(family).items()}
 
     def waiting(self):
+        self.meters.settle()
         return self.llm_cost._accounting.counters.exemplars._waiting
 
 
@@ -208,3 +211,13 @@ def test_exemplars_are_shown_under_openmetrics_on_both_pages_and_the_text_format
         assert 'le="0.5"' in plain, page
         assert kept.hex() not in plain, page
     assert kept.hex().encode() in exporter.exposition(Format(PROTOBUF))
+
+
+def test_while_no_call_waits_nothing_is_read_of_what_leaves():
+    row = Row()
+    leaving = batch(traces(raw({})))
+    leaving.groups[0].scopes[0].items[0] = b"\xff"
+    row.llm_cost.kept(leaving)
+    row.take(call(trace=trace()))
+    with pytest.raises(DecodeError):
+        row.llm_cost.kept(leaving)

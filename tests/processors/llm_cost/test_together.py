@@ -1,11 +1,11 @@
-"""Calls that are settled together come out as they would one by one."""
+"""Calls that are settled together, or in C, come out as they would one by one."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -48,12 +48,23 @@ def _span(
                 trace=b"t" * 16, start=start, duration=own / 10)  # fmt: skip
 
 
+@pytest.fixture(params=["compiled", "python"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One by one in C, or together in Python."""
+    if request.param == "compiled" and together.compiled is None:
+        pytest.skip("it is not compiled here")
+    if request.param == "python":
+        monkeypatch.setattr(together, "compiled", None)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("config", CONFIGS)
 @given(st.lists(_calls, min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None)
-def test_together_and_one_by_one_are_the_same(config: dict[str, Any], batches: list[Any]) -> None:
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_both_ways_and_one_by_one_are_the_same(config: dict[str, Any], batches: list[Any]) -> None:
     one, many = made(**config), made(**config)
-    one._accounting.settle_all = lambda *_: None  # type: ignore[method-assign]
+    one._accounting.settle_each = one._accounting.settle_all = lambda *_: None  # type: ignore[assignment, method-assign]
     for spans in [WARM, WARM, *([_span(*each) for each in drawn] for drawn in batches)]:
         request = traces(*spans)
         assert one.process(batch(request), NOW).items() == many.process(batch(request), NOW).items()
@@ -77,7 +88,69 @@ def _warm() -> LlmCost:
     return processor
 
 
+def test_new_calls_of_a_known_shape_are_settled_in_c_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    if together.compiled is None:
+        pytest.skip("it is not compiled here")
+    processor, seen = _warm(), list[Any]()
+    monkeypatch.setattr(processor, "_one", lambda _, found: seen.append(found[3]))
+    processor.process(batch(traces(*_fresh(3))), NOW)
+    assert (seen, len(processor.history())) == ([], len(_warm().history()) + 3)
+    processor.process(batch(traces(*_fresh(2, 300), *_fresh(2))), NOW)
+    assert (len(seen), len(processor.history())) == (2, len(_warm().history()) + 5), "the last two were resent"
+
+
+def _in_order(processor: LlmCost) -> list[tuple[float, str]]:
+    return [(each["duration_seconds"], each["model"]) for each in processor.history()]
+
+
+@pytest.mark.usefixtures("way")
+def test_the_history_is_in_the_order_of_ends_also_where_some_calls_are_settled_apart() -> None:
+    processor = _warm()
+    before = len(processor.history())
+    known = [_span("gpt-4o", 1000, 200, own, 0, own, 0, "chat") for own in (9, 3, 6)]
+    apart = [
+        call("gpt-4o", 10, 5, start=START, duration=seconds, name="x", more={"gen_ai.usage.cost": 0.5}) for seconds in (0.45, 0.7)
+    ]
+    processor.process(batch(traces(*known, *apart)), NOW)
+    assert _in_order(processor)[before:] == [(each, "gpt-4o") for each in (0.3, 0.45, 0.6, 0.7, 0.9)]
+
+
+@pytest.mark.usefixtures("way")
+def test_a_call_from_the_future_counts_at_its_arrival() -> None:
+    processor = _warm()
+    before = len(processor.history())
+    late = _span("gpt-4o", 1000, 200, 7, 0, 7, 0, "chat")
+    late.start_time_unix_nano += 10 * 86_400 * 10**9
+    late.end_time_unix_nano += 10 * 86_400 * 10**9
+    processor.process(batch(traces(late)), NOW)
+    assert [each["timestamp"] for each in processor.history()[before:]] == ["2026-11-18T11:06:40+00:00"]
+
+
+@pytest.mark.usefixtures("way")
+def test_a_span_that_names_itself_as_its_parent_is_counted_once() -> None:
+    processor = _warm()
+    resent = processor._accounting.counters.duplicates.series()["api", "resent"]
+    before = len(processor.history())
+    for _ in range(2):
+        processor.process(batch(traces(_span("gpt-4o", 1000, 200, 7, 7, 7, 0, "chat"))), NOW)
+    assert processor._accounting.counters.duplicates.series()["api", "resent"] == resent + 1
+    assert len(processor.history()) == before + 1
+
+
+def test_a_defect_on_the_way_through_c_costs_one_call_its_price_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor, before = _warm(), len(_warm().history())
+    monkeypatch.setattr(processor._accounting, "settle_quick", lambda *_: 1 / 0)
+    spans = [*_fresh(2), _span("gpt-4o", 1000, 200, 100, 0, 100, 0, "chat")]
+    if together.compiled is None:
+        monkeypatch.setattr(processor._accounting, "settle_all", lambda *_: None)
+    processor.process(batch(traces(*spans)), NOW)
+    defects = processor._accounting.counters.errors.value()
+    assert len(processor.history()) - before == len(spans) - defects
+    assert defects == (1 if together.compiled is not None else 3)
+
+
 def test_new_calls_of_a_known_shape_are_settled_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "compiled", None)
     processor, seen = _warm(), list[Any]()
     settle = together.settle_together
     monkeypatch.setattr(
@@ -90,6 +163,7 @@ def test_new_calls_of_a_known_shape_are_settled_together(monkeypatch: pytest.Mon
 
 
 def test_a_defect_leaves_the_calls_to_the_way_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "compiled", None)
     processor, twin = _warm(), _warm()
     monkeypatch.setattr(processor._accounting, "settle_all", lambda *_: 1 / 0)
     request = traces(*_fresh(3))
