@@ -1,0 +1,21 @@
+"""One thread for what Python computes too long for the event loop.
+
+One for all exporters: a second gains nothing, as only one at a time runs Python, and each that wants to run lets the loop wait
+another 5 ms whenever the loop has let go of the interpreter. Not for what waits: a slow disk would hold up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_thread = ThreadPoolExecutor(1, thread_name_prefix="exporters")
+
+
+async def aside(compute: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+    """What `compute` returns, after those that were asked for before. Cancelled before its turn, it does not run."""
+    return await asyncio.get_running_loop().run_in_executor(_thread, lambda: compute(*arguments, **named))
