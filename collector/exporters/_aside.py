@@ -16,6 +16,11 @@ _T = TypeVar("_T")
 _thread = ThreadPoolExecutor(1, thread_name_prefix="exporters")
 
 
+def prepare() -> None:
+    """Start the thread, before there is work for it: under load the system may take 0.1 s for that, and who starts it waits."""
+    _thread.submit(int)
+
+
 async def aside(compute: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
     """What `compute` returns, after those that were asked for before. Cancelled before its turn, it does not run."""
     return await asyncio.get_running_loop().run_in_executor(_thread, lambda: compute(*arguments, **named))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from collector.component import Settings
 from collector.errors import Malformed, Oversized, Permanent, Retryable, SendError
-from collector.exporters._aside import aside
+from collector.exporters._aside import aside, prepare
 from collector.exporters._http import HttpClient, Reply
 from collector.exporters._replies import Notices, excerpt, fix
 from collector.model import Payload, Signal
@@ -23,6 +23,8 @@ class OtlpPush:
     def __init__(self, client: HttpClient, settings: Settings, *, json: bool = False) -> None:
         self._client, self._json = client, json
         self._notices = Notices(settings)
+        if json:
+            prepare()
 
     async def send(self, url: str, payload: Payload, headers: Mapping[str, str] | None = None) -> int:
         """Deliver `payload`; returns the rejected items. Raises Retryable, Permanent or Oversized by OTLP's table."""

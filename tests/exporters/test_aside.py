@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from collector.exporters import _aside
 from collector.exporters._aside import aside
-from tests.support import eventually
+from collector.exporters.loki import Loki
+from collector.exporters.otlp_http import OtlpHttp
+from tests.support import build, eventually
 
 
 async def test_what_several_ask_for_is_computed_one_after_the_other_beside_the_loop() -> None:
@@ -29,6 +34,14 @@ async def test_what_several_ask_for_is_computed_one_after_the_other_beside_the_l
     assert order == [(step, number) for number in range(3) for step in ("begins", "ends")]
     assert len(threads) == 1
     assert threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize(("what", "options"), [(Loki, {}), (OtlpHttp, {"encoding": "json"})])
+def test_the_thread_runs_before_there_is_work_for_it(what: Any, options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        monkeypatch.setattr(_aside, "_thread", thread)
+        build(what, {"endpoint": "http://localhost:1", **options})
+        assert len(thread._threads) == 1
 
 
 async def test_an_error_reaches_who_asked_and_the_next_is_computed_all_the_same() -> None:

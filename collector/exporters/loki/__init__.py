@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from collector.component import Exporter, Settings
 from collector.errors import Oversized, Permanent, Retryable, SendError
-from collector.exporters._aside import aside
+from collector.exporters._aside import aside, prepare
 from collector.exporters._http import HttpClient, HttpPush, Reply, check_url
 from collector.exporters._otlp import JSON, OtlpPush
 from collector.exporters._replies import excerpt, fix
@@ -94,6 +94,7 @@ class Loki(Exporter):
         self._otlp = OtlpPush(self._client, settings)
         if not config.otlp:
             self.largest = _LARGEST_REQUEST
+            prepare()
         self._overflow = settings.meters.counter("label_overflow", "Label values beyond the cap of a family.", ("label",), cap=0)
         self._below = settings.meters.counter(
             "collector_loki_lines_below_level", "Log lines not sent because of logger_levels.", ("exporter",), cap=0
