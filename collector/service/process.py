@@ -9,7 +9,6 @@ import gc
 import mmap
 import re
 import ssl
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def tune_memory() -> None:
-    """Let threads share freed memory, keep some of it for the next request, look for garbage less often than Python would.
-
-    And let the loop go on at once when another thread computes: it waits that long each time it has let go of the interpreter,
-    which is several times in a slice of a large request.
-    """
-    sys.setswitchinterval(0.001)
+    """Let threads share freed memory, keep some of it for the next request, look for garbage less often than Python would."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         # Two arenas instead of 8 per core: threads of grpc and the scanner would each keep freed memory of their own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -48,6 +49,14 @@ async def test_an_error_reaches_who_asked_and_the_next_is_computed_all_the_same(
     with pytest.raises(ZeroDivisionError):
         await aside(divmod, 1, 0)
     assert await aside(divmod, 7, 2) == (3, 1)
+
+
+async def test_the_loop_waits_less_for_the_interpreter_only_while_something_is_computed() -> None:
+    before = sys.getswitchinterval()
+    assert await aside(sys.getswitchinterval) <= 0.001
+    with pytest.raises(ZeroDivisionError):
+        await aside(divmod, 1, 0)
+    assert sys.getswitchinterval() == before
 
 
 async def test_what_was_cancelled_before_its_turn_is_not_computed() -> None:

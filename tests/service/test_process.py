@@ -28,15 +28,6 @@ def test_garbage_is_looked_for_less_often_than_python_would():
         gc.set_threshold(*before)
 
 
-def test_the_loop_does_not_wait_long_for_a_thread_that_computes():
-    before = sys.getswitchinterval()
-    try:
-        tune_memory()
-        assert sys.getswitchinterval() <= 0.001
-    finally:
-        sys.setswitchinterval(before)
-
-
 @pytest.mark.parametrize(("wish", "named"), [("python", "python"), ("", "compiled" if COMPILED else "python")])
 def test_the_process_names_the_walker_that_is_in_use(wish, named):
     command = [sys.executable, "-c", "from collector.service.process import WALKER; print(WALKER)"]
