@@ -133,6 +133,9 @@ class Processor(Component):
 class Exporter(Component):
     """Sends payloads. Queue, batching, retry, timeout and counters belong to the pipeline, never to an exporter."""
 
+    largest: int = 4 << 20
+    """Bytes of one payload: what is larger is cut at item borders before it is queued; a single item may be larger."""
+
     async def start(self) -> None: ...  # open clients; a backend that does not answer is no reason to fail
     async def stop(self) -> None: ...  # close clients
 

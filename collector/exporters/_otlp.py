@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from collector.component import Settings
 from collector.errors import Malformed, Oversized, Permanent, Retryable, SendError
+from collector.exporters._aside import aside, prepare
 from collector.exporters._http import HttpClient, Reply
 from collector.exporters._replies import Notices, excerpt, fix
 from collector.model import Payload, Signal
@@ -23,6 +23,8 @@ class OtlpPush:
     def __init__(self, client: HttpClient, settings: Settings, *, json: bool = False) -> None:
         self._client, self._json = client, json
         self._notices = Notices(settings)
+        if json:
+            prepare()
 
     async def send(self, url: str, payload: Payload, headers: Mapping[str, str] | None = None) -> int:
         """Deliver `payload`; returns the rejected items. Raises Retryable, Permanent or Oversized by OTLP's table."""
@@ -30,7 +32,7 @@ class OtlpPush:
         if self._json:
             try:
                 inline = len(body) <= _INLINE
-                body = to_json(payload.signal, body) if inline else await asyncio.to_thread(to_json, payload.signal, body)
+                body = to_json(payload.signal, body) if inline else await aside(to_json, payload.signal, body)
             except Malformed as error:
                 raise Permanent(str(error)) from None
         reply = await self._client.post(url, body, JSON if self._json else PROTOBUF, headers)

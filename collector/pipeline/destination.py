@@ -17,7 +17,7 @@ from collector.meters import Meters
 from collector.model import Payload, Signal
 from collector.pipeline.ledger import Ledger
 from collector.pipeline.outage import Outage
-from collector.pipeline.queue import LARGEST_SEND, Outcome, Record, RecordQueue
+from collector.pipeline.queue import Outcome, Record, RecordQueue
 from collector.pipeline.retry import LONGEST_DELAY, Pause, Pulse, backoff
 from collector.pipeline.split import cut, halve
 
@@ -49,7 +49,7 @@ class Destination:
         self.settings, self.retry, self.timeout = settings.sending_queue, settings.retry_on_failure, settings.timeout
         self.waits = self.settings.wait_for_result or not self.settings.enabled
         """True when the client is answered only after this destination has decided."""
-        self.queue = RecordQueue(self.settings, self.settings.max_bytes or share)
+        self.queue = RecordQueue(self.settings, self.settings.max_bytes or share, exporter.largest)
         self._flying: dict[asyncio.Task[None], Record] = {}
         self._pulse, self._pause = Pulse(clock()), Pause(self.retry.max_interval)
         self._outage = Outage(name, log)
@@ -111,7 +111,8 @@ class Destination:
             if mode == "drop_newest":
                 return self._turned_away(payload, "queue_full")
             self._make_room(len(payload.data))
-        parts = (payload,) if len(payload.data) <= LARGEST_SEND else tuple(cut(payload, LARGEST_SEND))
+        largest = self.queue.largest
+        parts = (payload,) if len(payload.data) <= largest else tuple(cut(payload, largest))
         outcome = Outcome(len(parts)) if self.waits else None
         for part in parts:
             if self.queue.add(Record(part, outcomes=[outcome] if outcome else [])):

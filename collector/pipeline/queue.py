@@ -116,10 +116,10 @@ def _age(lane: _Lane) -> float:
 
 
 class RecordQueue:
-    """`room` answers whether more fits, `next` what is due; times are monotonic seconds."""
+    """`room` answers whether more fits, `next` what is due, joined up to `largest` bytes; times are monotonic seconds."""
 
-    def __init__(self, settings: Queue, max_bytes: int) -> None:
-        self.settings, self.max_bytes = settings, max_bytes
+    def __init__(self, settings: Queue, max_bytes: int, largest: int = LARGEST_SEND) -> None:
+        self.settings, self.max_bytes, self.largest = settings, max_bytes, min(largest, LARGEST_SEND)
         self._ready = {signal: _Lane(self._measure) for signal in Signal}
         self._later: list[_Entry] = []  # heap by due time
         self._ages: list[_Entry] = []  # the same records, heap by age; entries whose turn is over are skipped in both
@@ -234,7 +234,7 @@ class RecordQueue:
         while queue and not queue[0].alone and queue[0].payload.metadata == first.payload.metadata:
             size += len(queue[0].payload.data)
             measured += self._measure(queue[0])
-            if size > LARGEST_SEND or (most and measured > most):
+            if size > self.largest or (most and measured > most):
                 break
             parts.append(lane.pop())
         if len(parts) == 1:

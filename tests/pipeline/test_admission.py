@@ -1,9 +1,12 @@
 """pipeline.admission: one byte budget for the process."""
 
+import threading
+
 import pytest
 
 from collector.errors import Refused
-from collector.pipeline.admission import MIB, MUCH, QUIET, ByteBudget, cgroup_limit, limits, resident_bytes, trim
+from collector.pipeline import admission
+from collector.pipeline.admission import MIB, MUCH, QUIET, ByteBudget, cgroup_limit, limits, resident_bytes, trim, trim_aside
 
 
 def test_what_does_not_fit_is_refused_and_takes_nothing():
@@ -81,7 +84,7 @@ def test_a_limit_below_the_need_of_the_program_itself_does_not_refuse_for_ever()
 
 def test_freed_memory_is_given_back_to_the_system_once_when_it_becomes_quiet(monkeypatch):
     calls = []
-    monkeypatch.setattr("collector.pipeline.admission.trim", lambda: calls.append(1))
+    monkeypatch.setattr("collector.pipeline.admission.trim_aside", lambda: calls.append(1))
     budget = ByteBudget(400 * MIB, 80 * MIB)
     for expected in (0, 1, 2):
         for _ in range(3 * QUIET):
@@ -97,7 +100,7 @@ def test_freed_memory_is_given_back_to_the_system_once_when_it_becomes_quiet(mon
 
 def test_memory_is_given_back_to_the_system_after_a_large_request(monkeypatch):
     calls = []
-    monkeypatch.setattr("collector.pipeline.admission.trim", lambda: calls.append(1))
+    monkeypatch.setattr("collector.pipeline.admission.trim_aside", lambda: calls.append(1))
     budget = ByteBudget(400 * MIB, 80 * MIB)
     for size in (1 * MIB, 20 * MIB):
         with budget.hold(size):
@@ -125,3 +128,36 @@ def test_samples_are_wanted_more_often_while_much_comes_in_or_memory_is_short():
     budget.sample(100 * MIB)
     with budget.hold(MUCH):
         assert told == [1]
+
+
+def test_giving_memory_back_does_not_hold_up_whoever_asks_for_it_and_is_done_once_at_a_time(monkeypatch):
+    calls, entered, go_on = [], threading.Semaphore(0), threading.Semaphore(0)
+
+    def slow():
+        calls.append(threading.get_ident())
+        entered.release()
+        assert go_on.acquire(timeout=10)
+
+    monkeypatch.setattr("collector.pipeline.admission.trim", slow)
+    for number in (1, 2):
+        trim_aside()
+        assert entered.acquire(timeout=10)
+        trim_aside()
+        assert len(calls) == number, "one is under way"
+        go_on.release()
+        with admission._trimming:
+            pass
+    assert threading.get_ident() not in calls
+
+
+def test_where_no_thread_can_be_started_the_next_sample_tries_again(monkeypatch):
+    calls = []
+
+    def fails(*_):
+        calls.append(1)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("collector.pipeline.admission._thread.start_new_thread", fails)
+    trim_aside()
+    trim_aside()
+    assert len(calls) == 2

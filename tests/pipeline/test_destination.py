@@ -48,6 +48,24 @@ async def test_small_requests_are_joined_into_one_send():
     assert len(open_envelope(Signal.TRACES, exporter.sent[0].data).items()) == 10
 
 
+async def test_no_send_is_larger_than_the_exporter_wants_it_unless_one_item_is():
+    books, exporter = Books(), Scripted(push={"sending_queue": {"batch": {"flush_timeout": "50ms"}}})
+    exporter.largest = 6000
+    destination = books.destination(exporter)
+    now = asyncio.get_running_loop().time()
+    large = traces(*(span("x" * 900) for _ in range(20)), span("y" * 9000)).SerializeToString()
+    accept(books, destination, Payload(Signal.TRACES, large, 21, now))
+    for _ in range(10):
+        accept(books, destination, Payload(Signal.TRACES, traces(span("x" * 900)).SerializeToString(), 1, now))
+    await eventually(lambda: exporter.items == 31)
+    await finish(books)
+    sizes = [len(each.data) for each in exporter.sent]
+    assert sorted(sizes)[-1] > 9000
+    assert sorted(sizes)[-2] <= 6000
+    assert len(sizes) < 10, "as few as can be"
+    assert books.terms() == {"accepted": 31, "delivered": 31}
+
+
 async def test_a_full_batch_does_not_wait_for_the_timeout():
     push = {"sending_queue": {"batch": {"flush_timeout": "1h", "min_size": 4}}}
     books, exporter = Books(), Scripted(push=push)

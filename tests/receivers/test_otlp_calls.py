@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -306,6 +307,37 @@ async def test_a_message_that_does_not_fit_into_memory_ends_its_own_call_only(mo
             await call(b"large", timeout=10)
         assert caught.value.code() is grpc.StatusCode.INTERNAL  # Refused, by a handler that does not say it better
         assert await call(b"small", timeout=10) == b"small"
+
+
+async def test_the_loop_goes_round_between_two_large_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, polled, early, handled = asyncio.get_running_loop(), threading.Event(), [], []
+
+    def hold() -> None:  # whoever polls meanwhile would copy the next message while this callback waits for the lock
+        early.append(polled.wait(0.05))
+
+    class Watched(calls.core.CompletionQueue):  # type: ignore[misc,name-defined]
+        def poll(self, deadline: float | None = None) -> Any:
+            polled.set()
+            event = super().poll(deadline)
+            for operation in getattr(event, "batch_operations", ()):
+                if type(operation) is calls.core.ReceiveMessageOperation and len(operation.message() or b"") > 4 << 20:
+                    polled.clear()
+                    loop.call_soon_threadsafe(hold)
+            return event
+
+    def handler(call: Call) -> Reply:
+        handled.append(len(call.here() or b""))
+        return Reply(b"")
+
+    monkeypatch.setattr(calls.core, "CompletionQueue", Watched)
+    async with served(handler, Reads(2, 10 << 20)) as (_, call):
+        for _ in range(3):
+            large = call()
+            await large.write(bytes(5 << 20))
+            await large.done_writing()
+            assert await large == b""
+    assert handled == [5 << 20] * 3
+    assert early == [False] * 3
 
 
 async def test_what_fails_before_it_is_a_call_keeps_no_other_from_being_taken() -> None:

@@ -22,7 +22,7 @@ from collector.otlp.compression import CODECS, compress
 from collector.receivers.otlp import http_connection
 from tests.receivers.otlp_clients import SERVICES, Running, running
 from tests.receivers.test_otlp import sample
-from tests.support import eventually
+from tests.support import eventually, span, traces
 
 EXPORT = f"/{SERVICES[Signal.TRACES]}/Export"
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -276,6 +276,22 @@ async def test_a_whole_body_that_comes_with_its_head_is_limited_and_accounted_fo
             told = await raw(here, text, until=b"}")
             assert told.startswith(b"HTTP/1.1 " + status), told
             await eventually(lambda: here.host.budget.used == 0)
+
+
+async def test_a_large_body_is_put_together_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, beside, sizes = asyncio.to_thread, [], (600 << 10, 3 << 20)
+
+    async def to_thread(step: Any, *arguments: Any) -> Any:
+        beside.append(result := await plain(step, *arguments))
+        return result
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    async with running() as here:
+        for size in sizes:
+            request = traces(*(span("x" * 1000) for _ in range(size // 1000))).SerializeToString()
+            assert (await here.send("protobuf", Signal.TRACES, request)).ok
+            assert here.sink.batches[-1].raw == request
+    assert list(map(len, beside)) == [len(request)]
 
 
 async def test_an_idle_connection_is_closed() -> None:

@@ -6,7 +6,6 @@ Example:
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from typing import Any, ClassVar, Literal
@@ -15,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from collector.component import Exporter, Settings
 from collector.errors import Oversized, Permanent, Retryable, SendError
+from collector.exporters._aside import aside, prepare
 from collector.exporters._http import HttpClient, HttpPush, Reply, check_url
 from collector.exporters._otlp import JSON, OtlpPush
 from collector.exporters._replies import excerpt, fix
@@ -22,7 +22,7 @@ from collector.fields import ByteSize, Config, without_type
 from collector.model import Payload, Signal
 
 _INLINE = 64 << 10  # larger requests are turned into lines in a thread
-_LARGEST_REQUEST = 3 << 19  # small records grow to two and a half times as JSON: halve before the work, not after it
+_LARGEST_REQUEST = 3 << 19  # small records grow to two and a half times as JSON
 _LARGEST_BODY = 3 << 20  # Loki passes a push on in one gRPC message of at most 4 MiB and answers 500 beyond it
 
 
@@ -92,6 +92,9 @@ class Loki(Exporter):
         super().__init__(config, settings)
         self._client = HttpClient(config, settings)
         self._otlp = OtlpPush(self._client, settings)
+        if not config.otlp:
+            self.largest = _LARGEST_REQUEST
+            prepare()
         self._overflow = settings.meters.counter("label_overflow", "Label values beyond the cap of a family.", ("label",), cap=0)
         self._below = settings.meters.counter(
             "collector_loki_lines_below_level", "Log lines not sent because of logger_levels.", ("exporter",), cap=0
@@ -109,11 +112,11 @@ class Loki(Exporter):
         if self.config.otlp:
             return await self._otlp.send(self.config.endpoint, payload, headers)
         if len(payload.data) > _LARGEST_REQUEST and payload.items > 1:
-            raise Oversized("more than one push should hold")
+            raise Oversized("more than one push should hold")  # it was queued by an exporter without this limit
         if len(payload.data) <= _INLINE:
             body, below = self._body(payload.data)
         else:
-            body, below = await asyncio.to_thread(self._body, payload.data)
+            body, below = await aside(self._body, payload.data)
         if len(body) > _LARGEST_BODY and payload.items > 1:
             raise Oversized(f"a push of {len(body)} bytes is more than Loki passes on")
         if body:

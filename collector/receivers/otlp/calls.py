@@ -7,6 +7,7 @@ one wake-up of the loop a request, or of many at once. Rules:
 2. A message is read only when there is room for one of the largest size: calls that wait hold no memory (`Reads`).
 3. Every operation that was begun reports once, also when its call is over; the queue closes when all have.
 4. The library is asked whether the client left only while a call waits: most are answered before the question would be.
+5. The library holds the interpreter's lock while it copies a message, 10-60 ms for 64 MiB: between two such the loop goes round.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ _AHEAD = 4  # calls asked for before they come, so that one burst needs no secon
 _LOOK = 0.1  # seconds between two looks at reads that are slow
 _UNKNOWN, _FAILED = Reply(None, 12, "Method not found!"), Reply(None, 13, "internal error")
 _LAST_MOMENT = 5.0
+_LARGE = 4 << 20  # bytes of a message that is copied for a millisecond or more
 _ROUND, _CALL = 512 << 10, 8 << 10  # bytes handled in one round of the loop, and what a call counts beside its own
 
 
@@ -155,6 +157,8 @@ class Call:
         elif self.trouble is None and not self._server.over:  # one that was given up is not counted any more
             self.body_bytes = message
             self._core.start_server_batch((core.ReceiveMessageOperation(0),), self._second)
+            if len(message) > _LARGE:
+                self._server.let_loop_go_round()
 
     def _second(self, event: Any) -> None:
         more = event.batch_operations[0].message() is not None
@@ -192,6 +196,7 @@ class Calls:
         self._arrived: deque[Call] = deque()
         self._calls: dict[Call, None] = {}
         self._woken = self._leaving = self._stopping = False
+        self._round = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def add_port(self, address: str, credentials: Any = None) -> int:
@@ -291,6 +296,12 @@ class Calls:
             self._loop.call_soon_threadsafe(step, *arguments)
         except RuntimeError:  # the loop was closed before this server
             self._leaving = True
+
+    def let_loop_go_round(self) -> None:
+        """Wait, in the thread, until the loop has done what it is at."""
+        self._round.clear()
+        self.in_loop(self._round.set)
+        self._round.wait(_LOOK)
 
     def hand_over(self, call: Call) -> None:
         """Give a call with its message to the loop, which takes all that came since it looked last."""

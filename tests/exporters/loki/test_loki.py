@@ -98,6 +98,12 @@ async def test_what_loki_cannot_pass_on_is_to_be_halved(http: HttpBackend) -> No
         await sent({"endpoint": http.url})
 
 
+@pytest.mark.parametrize(("path", "largest"), [("", 3 << 19), ("/otlp", 4 << 20)])
+async def test_no_more_is_joined_than_a_push_should_hold(http: HttpBackend, path: str, largest: int) -> None:
+    exporter = await sent({"endpoint": http.url + path})
+    assert exporter.largest == largest
+
+
 async def test_a_large_push_is_halved_before_it_is_sent(http: HttpBackend) -> None:
     with pytest.raises(Oversized, match="more than one push should hold"):
         await sent({"endpoint": http.url}, payload(Signal.LOGS, 20, text="x" * 200_000))
