@@ -1,4 +1,4 @@
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _Entry = tuple[bytes, bool, int, int | None, int | None, tuple[bytes, ...] | None]
@@ -7,7 +7,12 @@ _Scope = tuple[bytes, list[bytes], list[bytes] | list[int]]
 
 def open(signal: int, body: bytes, /) -> list[tuple[bytes, list[_Scope]]] | None: ...
 def select(ids: list[bytes], items: list[T], wanted: dict[bytes, object], /) -> tuple[list[bytes], list[T]]: ...
-def share(ids: list[bytes], state: int, threshold: int, /) -> list[bytes]: ...
+def fresh(
+    lists: tuple[list[bytes], ...], tables: tuple[dict[bytes, Any], ...], always: int, shares: tuple[tuple[int, int, int], ...], /
+) -> tuple[dict[bytes, int], dict[bytes, int]]: ...
+def pack(
+    ids: tuple[list[bytes], ...], items: tuple[list[bytes], ...], wanted: dict[bytes, Any], /
+) -> tuple[bytes, bytes, bytes, list[int]]: ...
 def textual(signal: int, item: bytes, /) -> bytes | None: ...
 
 class Keys:

@@ -19,6 +19,11 @@ class Decisions(Generic[V]):
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
 
+    @property
+    def tables(self) -> tuple[dict[bytes, V], dict[bytes, V]]:
+        """What is remembered, in two parts."""
+        return self._new, self._old
+
     def known(self, ids: Collection[bytes]) -> dict[bytes, V]:
         """The decisions that are still known; asking keeps them known."""
         new, old = self._new, self._old
