@@ -208,7 +208,8 @@ class TailSampling(Processor):
                 first = ids
             if first:
                 self._report.decided(verdict, state, len(first))
-            self._remember([trace_id for trace_id in ids if valid(trace_id)] if seen else ids, verdict, state)
+            known = dict.fromkeys([trace_id for trace_id in ids if valid(trace_id)] if seen else ids, state)
+            self._remember(known, verdict)
         return refused
 
     def _decidable(self, bits: dict[bytes, int], seen: Collection[bytes], late: Mapping[bytes, int]) -> dict[int, list[bytes]]:
@@ -221,11 +222,11 @@ class TailSampling(Processor):
             out[bits.pop(trace_id)].append(trace_id)
         return out
 
-    def _remember(self, ids: Sequence[bytes], verdict: Verdict, state: int) -> None:
+    def _remember(self, states: dict[bytes, int], verdict: Verdict) -> None:
         if verdict.sampled:
-            self._sampled.put(ids, verdict)
+            self._sampled.put(dict.fromkeys(states, verdict))
         else:
-            self._dropped.put(ids, state)
+            self._dropped.put(states)
 
     def _book(self, slices: Sequence[Slice], refused: Mapping[bytes, str], dropped: int) -> None:
         if dropped and any(refused.values()):
@@ -294,7 +295,7 @@ class TailSampling(Processor):
             for state, traces in chunk.states().items():
                 verdict = self._at_end[state]
                 self._report.decided(verdict, state, len(traces))
-                self._remember(list(traces), verdict, state)
+                self._remember(traces, verdict)
                 if verdict.sampled:
                     pieces += self._sent(chunk.pieces(traces), verdict)
                 else:
