@@ -26,7 +26,7 @@ except ImportError:  # make calls this file in an environment without hatchling
 ROOT = Path(__file__).parent
 FOLDER = ROOT / "collector"
 SOURCES = {
-    "otlp/_plain.abi3.so": ("otlp/_plain.c", "otlp/_plain_items.c"),
+    "otlp/_plain.abi3.so": ("otlp/_plain.c", "otlp/_plain_items.c", "otlp/_plain_ids.c"),
     "otlp/_json.abi3.so": ("otlp/_json.c",),
     "otlp/_numbers.abi3.so": ("otlp/_numbers.c",),
     "processors/llm_cost/_calls.abi3.so": ("processors/llm_cost/_calls.c",),

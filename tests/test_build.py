@@ -20,6 +20,7 @@ UNTIDY = "static int unused;\n"
 SOURCES = (
     "otlp/_plain.c",
     "otlp/_plain_items.c",
+    "otlp/_plain_ids.c",
     "otlp/_plain.h",
     "otlp/_json.c",
     "otlp/_numbers.c",

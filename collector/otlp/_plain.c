@@ -7,12 +7,14 @@
    new Python objects.
 
    In order: the schema; checking fields; `open`, also in slices; `parts` and `cut`, which cut an item at its fields, `pair` and
-   `put_pair`, which read and write an attribute. What is done with items after that is in _plain_items.c, part of the same module. Longer than other files: all of it is one check by one schema.
+   `put_pair`, which read and write an attribute. _plain_items.c asks items what is in them, _plain_ids.c chooses them by trace id;
+   they are part of the same module. Longer than other files: all of it is one check by one schema.
 
    collector.otlp.plain is the Python side. Field numbers: opentelemetry-proto, trace.proto, logs.proto, metrics.proto,
    common.proto. */
 
 #include "_plain.h"
+#include "_text.h"
 
 const struct field SCHEMA[MESSAGES][FIELDS] = {
     [ANY_VALUE] = {[1] = {TEXT, 0}, [2] = {VARINT, 0}, [3] = {VARINT, 0}, [4] = {FIXED64, 0}, [5] = {MESSAGE, ARRAY},
@@ -106,11 +108,6 @@ static int is_plain(struct cursor in, enum message message, unsigned depth) {
         if (!read_part(&in, &part) || !fits(&part, message, depth)) return 0;
     }
     return 1;
-}
-
-static int is_zero(const uint8_t *at, size_t size) {
-    while (size && !*at) at++, size--;
-    return !size;
 }
 
 /* Whether a span is plain and its two ids stand in it once, complete and not zero; `trace` points to the first. */
@@ -549,7 +546,7 @@ static PyMethodDef functions[] = {{"open", plain_open, METH_VARARGS, open_doc},
                                   {"put_pair", plain_put_pair, METH_VARARGS, put_pair_doc},
                                   {NULL, NULL, 0, NULL}};
 
-static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_items}, {0, NULL}};
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_items}, {Py_mod_exec, add_ids}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_plain", "Plain OTLP requests, opened, searched and read.", 0, functions, slots, NULL, NULL, NULL};

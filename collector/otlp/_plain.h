@@ -1,12 +1,10 @@
-/* Shared by the two files of the walker: names of the schema, reading a field, making Python objects. _plain.c has the rules. */
+/* Shared by the three files of the walker: names of the schema, reading a field, making Python objects. _plain.c has the rules. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-
-#include "_text.h"
 
 enum kind { UNKNOWN, VARINT, FIXED64, FIXED32, TEXT, BYTES, MESSAGE, VARINTS, FIXED64S }; /* the last two: packed */
 enum message {
@@ -23,8 +21,9 @@ struct field {
 /* Which fields each message has: in _plain.c. */
 extern const struct field SCHEMA[MESSAGES][FIELDS];
 
-/* Adds to the module what _plain_items.c offers. Returns -1 with an exception set. */
+/* Add to the module what _plain_items.c and _plain_ids.c offer. Return -1 with an exception set. */
 int add_items(PyObject *module);
+int add_ids(PyObject *module);
 
 struct cursor {
     const uint8_t *at, *end;
@@ -115,4 +114,23 @@ static inline int put(PyObject *list, PyObject *value) {
     int failed = !value || PyList_Append(list, value) < 0;
     Py_XDECREF(value);
     return !failed;
+}
+
+static inline int is_zero(const uint8_t *at, size_t size) {
+    while (size && !*at) at++, size--;
+    return !size;
+}
+
+/* A tuple of `count` new objects, all of which it takes over; NULL when one of them is. */
+static inline PyObject *tuple_of(PyObject *const *values, Py_ssize_t count) {
+    PyObject *out = PyTuple_New(count);
+    int failed = !out;
+    for (Py_ssize_t n = 0; n < count; n++) {
+        if (!values[n]) failed = 1;
+        if (!out || !values[n]) Py_XDECREF(values[n]);
+        else PyTuple_SetItem(out, n, values[n]);
+    }
+    if (!failed) return out;
+    Py_XDECREF(out);
+    return NULL;
 }

@@ -1,8 +1,9 @@
 /* What is asked of items that are cut: `Keys` finds those that may fulfil a condition, `Shapes` reads the spans of LLM calls,
-   `select` and `share` choose by trace id. The rules of _plain.c hold here too: what is not plain is marked or left to Python.
+   The rules of _plain.c hold here too: what is not plain is marked or left to Python.
    Longer than other files: all of it reads attributes by the same few steps. */
 
 #include "_plain.h"
+#include "_text.h"
 
 /* A condition on one attribute: its key, or how its key begins, and what its value must be. */
 struct entry {
@@ -362,20 +363,6 @@ static PyObject *joined(struct cursor first, struct cursor second) {
     return out;
 }
 
-/* A tuple of `count` new objects, all of which it takes over; NULL when one of them is. */
-static PyObject *tuple_of(PyObject *const *values, Py_ssize_t count) {
-    PyObject *out = PyTuple_New(count);
-    int failed = !out;
-    for (Py_ssize_t n = 0; n < count; n++) {
-        if (!values[n]) failed = 1;
-        if (!out || !values[n]) Py_XDECREF(values[n]);
-        else PyTuple_SetItem(out, n, values[n]);
-    }
-    if (!failed) return out;
-    Py_XDECREF(out);
-    return NULL;
-}
-
 static PyObject *counts_of(const struct call *call) {
     PyObject *values[MOST_COUNTS];
     for (unsigned n = 0; n < call->count; n++) values[n] = PyLong_FromUnsignedLongLong(call->counts[n]);
@@ -516,59 +503,6 @@ static PyType_Slot shapes_slots[] = {{Py_tp_new, shapes_new},         {Py_tp_dea
 static PyType_Spec shapes_spec = {"collector.otlp._plain.Shapes", sizeof(Shapes), 0,
                                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, shapes_slots};
 
-PyDoc_STRVAR(select_doc, "select(ids, items, wanted, /)\n--\n\n"
-                         "(ids, items) of those whose id is a key of the dictionary `wanted`. Two lists of one length.");
-
-static PyObject *plain_select(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    PyObject *ids, *items, *wanted, *last = NULL;
-    if (!PyArg_ParseTuple(arguments, "O!O!O!", &PyList_Type, &ids, &PyList_Type, &items, &PyDict_Type, &wanted)) return NULL;
-    if (PyList_Size(ids) != PyList_Size(items)) {
-        PyErr_SetString(PyExc_ValueError, "ids and items are of one length");
-        return NULL;
-    }
-    PyObject *values[] = {PyList_New(0), PyList_New(0)};
-    int found = values[0] && values[1] ? 0 : -1;
-    /* asking for a key may run Python code, so the lists are asked for their size each time */
-    for (Py_ssize_t n = 0; found >= 0 && n < PyList_Size(ids) && n < PyList_Size(items); n++) {
-        PyObject *id = Py_NewRef(PyList_GetItem(ids, n)), *item = Py_NewRef(PyList_GetItem(items, n));
-        if (id != last) found = PyDict_Contains(wanted, id);
-        if (found > 0 && (PyList_Append(values[0], id) < 0 || PyList_Append(values[1], item) < 0)) found = -1;
-        Py_DECREF(item);
-        Py_XDECREF(last);
-        last = id;
-    }
-    Py_XDECREF(last);
-    if (found >= 0) return tuple_of(values, 2);
-    Py_XDECREF(values[0]);
-    Py_XDECREF(values[1]);
-    return NULL;
-}
-
-PyDoc_STRVAR(share_doc, "share(ids, state, threshold, /)\n--\n\n"
-                        "Those of the ids whose FNV-1a hash, going on from `state`, is at most `threshold`.");
-
-static PyObject *plain_share(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    PyObject *ids;
-    unsigned long long state, threshold;
-    if (!PyArg_ParseTuple(arguments, "O!KK", &PyList_Type, &ids, &state, &threshold)) return NULL;
-    PyObject *out = PyList_New(0);
-    int good = out != NULL;
-    for (Py_ssize_t n = 0; good && n < PyList_Size(ids); n++) {
-        struct cursor id;
-        uint64_t hash = state;
-        good = item_at(ids, n, &id);
-        while (good && id.at < id.end) hash = (hash ^ *id.at++) * 0x100000001B3u;
-        if (good && hash <= threshold) good = PyList_Append(out, PyList_GetItem(ids, n)) == 0;
-    }
-    if (good) return out;
-    Py_XDECREF(out);
-    return NULL;
-}
-
-static PyMethodDef functions[] = {{"select", plain_select, METH_VARARGS, select_doc},
-                                  {"share", plain_share, METH_VARARGS, share_doc},
-                                  {NULL, NULL, 0, NULL}};
-
 static int add_type(PyObject *module, const char *name, PyType_Spec *spec) {
     PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
     if (!type) return -1;
@@ -578,6 +512,5 @@ static int add_type(PyObject *module, const char *name, PyType_Spec *spec) {
 }
 
 int add_items(PyObject *module) {
-    if (add_type(module, "Keys", &keys_spec) < 0 || add_type(module, "Shapes", &shapes_spec) < 0) return -1;
-    return PyModule_AddFunctions(module, functions);
+    return add_type(module, "Keys", &keys_spec) < 0 || add_type(module, "Shapes", &shapes_spec) < 0 ? -1 : 0;
 }

@@ -8,8 +8,9 @@ OTEL_SIDECAR_WALKER=python turns the C path off.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Generator
-from itertools import compress
+from itertools import accumulate, chain, compress
 from typing import Any, TypeVar
 
 from collector.compiled import compiled_module
@@ -57,6 +58,23 @@ def select(ids: list[bytes], items: list[T], wanted: dict[bytes, Any]) -> tuple[
         return chosen
     stays = list(map(wanted.__contains__, ids))
     return list(compress(ids, stays)), list(compress(items, stays))
+
+
+def pack(
+    ids: tuple[list[bytes], ...], items: tuple[list[bytes], ...], wanted: dict[bytes, Any]
+) -> tuple[bytes, bytes, bytes, list[int]]:
+    """Of some lists the items whose trace id is wanted, one behind the other.
+
+    Their ids; where each of them ends (32 bits, in the machine's order); they themselves; how many each list had.
+    """
+    if compiled is not None:
+        packed: tuple[bytes, bytes, bytes, list[int]] = compiled.pack(ids, items, wanted)
+        return packed
+    chosen = [select(*each, wanted) for each in zip(ids, items, strict=True)]
+    spans = [item for _, own in chosen for item in own]
+    ends = array("I", accumulate(map(len, spans)))
+    names = chain.from_iterable(own for own, _ in chosen)
+    return b"".join(names), ends.tobytes(), b"".join(spans), [len(own) for own, _ in chosen]
 
 
 def _spans(header: bytes, items: list[bytes], ids: list[bytes]) -> Scope:

@@ -137,7 +137,11 @@ def feed(walker: Any, signal: int, body: bytes, chance: random.Random, counts: C
             edit(walker, field)
             walker.pair(field[: chance.randrange(len(field))])
     ids = [item[2:18] for item in items]
-    walker.select(ids, items, dict.fromkeys(walker.share(ids, 7, 1 << 63)))
+    known = dict.fromkeys(ids[:2])
+    new, seen = walker.fresh((ids, [item[:20] for item in items]), (known, {}), 1, ((7, 1 << 63, 2),))
+    chosen = {trace_id: bits for trace_id, bits in (new | seen).items() if len(trace_id) == 16 and bits > 1}
+    walker.select(ids, items, chosen)
+    walker.pack((ids, ids), (items, items), chosen)
 
 
 def edit(walker: Any, field: bytes) -> None:
@@ -205,7 +209,9 @@ def main(folder: Path) -> None:
         ids = [item[2:18] for item in items]
         starved += starve(walker.open, signal, body) + starve(in_slices, walker, signal, body) + starve(walker.Shapes, _NAMES)
         starved += starve(walker.Shapes(_NAMES[:5]).read, items, list(range(len(items))), True)
-        starved += starve(walker.share, ids, 7, 1 << 63) + starve(walker.select, ids, items, dict.fromkeys(ids))
+        starved += starve(walker.fresh, (ids, ids), ({}, {ids[0]: None}), 1 << 70, ((7, 1 << 63, 1 << 80),))
+        starved += starve(walker.select, ids, items, dict.fromkeys(ids))
+        starved += starve(walker.pack, (ids, ids), (items, items), dict.fromkeys(i for i in ids if len(i) == 16))
         starved += sum(starve(walker.parts, signal, item) for item in items)
         starved += sum(starve(walker.cut, signal, item, [(0, end) for end in range(64)]) for item in items)
         starved += starve(walker.pair, _PAIR) + starve(walker.put_pair, _PAIR, "key", "text")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -171,6 +172,7 @@ def test_spans_of_one_trace_that_stand_together_share_their_id() -> None:
     assert agrees(Signal.TRACES, body)
 
 
+ID = b"0123456789abcdef"
 _ids = st.sampled_from([bytes([number]) * 16 for number in range(5)])
 
 
@@ -191,11 +193,71 @@ def test_a_selection_is_asked_for_in_lists_of_one_length() -> None:
             plain.compiled.select(*wrong)
 
 
-def test_a_share_is_taken_of_bytes_and_a_text_is_one_of_a_signal() -> None:
-    with pytest.raises(TypeError):
-        plain.compiled.share([1], 0, 0)
+def test_a_text_is_one_of_a_signal() -> None:
     with pytest.raises(TypeError):
         plain.compiled.parts(1, "text")
+
+
+_spans = st.lists(st.tuples(_ids, st.binary(max_size=40)), max_size=20)
+
+
+@given(st.lists(_spans, max_size=4), st.dictionaries(_ids, st.none()))
+@MANY
+def test_what_is_packed_is_what_is_wanted_one_behind_the_other(sources: list[Any], wanted: dict[bytes, None]) -> None:
+    ids = tuple([trace_id for trace_id, _ in source] for source in sources)
+    items = tuple([item for _, item in source] for source in sources)
+    walker = plain.pack(ids, items, wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "compiled", None)
+        assert plain.pack(ids, items, wanted) == walker
+    chosen = [each for source in sources for each in source if each[0] in wanted]
+    names, ends, block, counts = walker
+    assert names == b"".join(trace_id for trace_id, _ in chosen)
+    ends = [0, *memoryview(ends).cast("I")]
+    assert [block[begin:end] for begin, end in pairwise(ends)] == [item for _, item in chosen]
+    assert counts == [sum(trace_id in wanted for trace_id in own) for own in ids]
+
+
+@pytest.mark.parametrize(
+    ("ids", "items", "error"),
+    [
+        ([], (), TypeError),
+        (([],), (), ValueError),
+        (([ID],), ([],), ValueError),
+        (((ID,),), ([b""],), ValueError),
+        (([ID],), ([1],), TypeError),
+        (([1],), ([b""],), TypeError),
+        (([ID, b"short"],), ([b"a", b"b"],), ValueError),
+        (([ID], [[]]), ([b"a"], [b"b"]), TypeError),
+    ],
+)
+def test_what_is_packed_are_bytes_with_ids_of_16_in_parallel_lists(ids: Any, items: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        plain.compiled.pack(ids, items, {ID: None, b"short": None})
+
+
+@pytest.mark.parametrize(
+    ("lists", "tables", "always", "shares"),
+    [
+        ([], (), 0, ()),
+        (([1],), (), 0, ()),
+        (((ID,),), (), 0, ()),
+        (([[]],), (), 0, ()),
+        (([ID],), ([],), 0, ()),
+        (([ID],), (), None, ()),
+        (([ID],), (), 0, ([0, 0, 1],)),
+        (([ID],), (), 0, ((0, 0, "1"),)),
+        (([ID],), (), 0, ((0, 0),)),
+    ],
+)
+def test_a_look_at_ids_is_asked_for_in_lists_tables_and_shares(lists: Any, tables: Any, always: Any, shares: Any) -> None:
+    with pytest.raises(TypeError):
+        plain.compiled.fresh(lists, tables, always, shares)
+
+
+def test_so_many_tables_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="tables"):
+        plain.compiled.fresh(([ID],), ({},) * 9, 0, ())
 
 
 class Liar:
@@ -216,6 +278,10 @@ class Liar:
 def test_lists_that_change_while_they_are_read_do_no_harm() -> None:
     ids, items = [bytes(bytearray(b"x")) for _ in range(3)], [object() for _ in range(3)]
     assert plain.compiled.select(ids, items, {Liar(ids, items): None}) == ([], [])
+    ids, items = [bytes(bytearray(b"x")) for _ in range(3)], [b"item" for _ in range(3)]
+    assert plain.compiled.pack((ids,), (items,), {Liar(ids, items): None}) == (b"", b"", b"", [0])
+    ids = [bytes(bytearray(b"x")) for _ in range(3)]
+    assert plain.compiled.fresh((ids,), ({Liar(ids): None}, {b"x": 1}), 5, ()) == ({}, {b"x": 5})
 
 
 def test_values_are_nested_to_a_depth_that_the_stack_bears() -> None:

@@ -77,6 +77,7 @@ def dropped(component):
 
 
 def counted(component, name):
+    component._report.flush(None, component._held)
     return {key: int(value) for key, value in component.settings.meters._made[name].series().items()}
 
 
@@ -282,7 +283,8 @@ def test_bytes_held_are_bounded_and_the_oldest_trace_goes_first():
     assert component.settings.drop == {(Signal.TRACES, "buffer_full"): 1}
     assert send(component, span(trace=young, error=True), now=3)
     assert counted(component, "otelcol_processor_tail_sampling_sampling_trace_dropped_too_early") == {(): 1}
-    assert component.settings.meters._made["collector_sampling_held_bytes"].value() == component._held.size < 50_000
+    assert counted(component, "collector_sampling_held_bytes") == {(): component._held.size}
+    assert component._held.size < 50_000
 
 
 def test_a_trace_larger_than_the_bound_is_not_held():
@@ -374,6 +376,7 @@ def test_a_share_alone_holds_nothing():
 def test_without_an_error_policy_kept_shares_are_not_split():
     component = sampler(TENTH)
     send(component, span(trace=trace_id(True)))
+    finish(component, now=0.0)
     assert component.settings.meters._made["collector_sampling_kept_ratio"].series() == {("all",): 1.0}
 
 
@@ -381,7 +384,9 @@ def test_old_decisions_lose_weight_in_the_kept_share():
     component = sampler(TENTH)
     for now in (0.0, 10.0, 61.0):
         send(component, span(trace=trace_id(True)), now=now)
+        finish(component, now=now)
     send(component, span(trace=trace_id()), now=62.0)
+    finish(component, now=62.0)
     assert component.settings.meters._made["collector_sampling_kept_ratio"].value("all") == 1.5 / 2.5
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.processors.tail_sampling.hashing import DEFAULT_SALT, Share, fnv1a, threshold
+from collector.processors.tail_sampling.hashing import DEFAULT_SALT, Look, Share, fnv1a, threshold, valid
 
 pytestmark = pytest.mark.usefixtures("walker")
 MAX = 2**64 - 1
@@ -33,10 +33,12 @@ def test_many_ids_at_once_are_judged_as_one_by_one(ids, percentage, salt):
 def test_the_hash_itself_is_the_last_that_a_threshold_takes_in(count, monkeypatch):
     ids = [random.Random(number).randbytes(16) for number in range(count)]
     share = Share(0)
-    for chosen in (ids[0], ids[count // 2], ids[-1]):
-        for limit in (fnv1a(chosen, share._state), fnv1a(chosen, share._state) - 1):
-            monkeypatch.setattr(share, "_threshold", limit)
-            assert share.pick(ids) == [trace_id for trace_id in ids if fnv1a(trace_id, share._state) <= limit]
+    for last in (ids[0], ids[count // 2], ids[-1]):
+        for limit in (fnv1a(last, share.state), fnv1a(last, share.state) - 1):
+            monkeypatch.setattr(share, "threshold", limit)
+            chosen = [trace_id for trace_id in ids if fnv1a(trace_id, share.state) <= limit]
+            assert share.pick(ids) == chosen
+            assert [t for t, bits in Look(0, [(share, 1)]).at((ids,), ())[0].items() if bits] == chosen
 
 
 @given(st.lists(st.binary(max_size=20), min_size=4, max_size=20))
@@ -74,3 +76,32 @@ def test_salts_choose_different_traces_and_the_empty_one_is_the_default():
     assert plain != Share(20, "other").pick(ids)
     assert 300 <= len(plain) <= 500
     assert set(Share(10).pick(ids)) <= set(plain)
+
+
+_ids = st.one_of(st.sampled_from([bytes(16), b"", b"short", b"x" * 17]), st.binary(min_size=16, max_size=16))
+
+
+@given(
+    st.lists(_ids, min_size=1, max_size=12).flatmap(
+        lambda ids: st.tuples(
+            st.lists(st.lists(st.sampled_from(ids), max_size=12), max_size=4),
+            st.lists(st.dictionaries(st.sampled_from(ids), st.none()), max_size=5),
+        )
+    ),
+    st.sampled_from([0, 1, 1 << 70]),
+    st.lists(st.tuples(st.floats(0, 100), st.integers(1, 90)), max_size=3),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_first_look_tells_new_ids_from_others_and_what_each_says_by_itself(ids_and_tables, always, shares):
+    lists, tables = ids_and_tables
+    rules = [(Share(percentage, str(bit)), 1 << bit) for percentage, bit in shares]
+    new, seen = Look(always, rules).at(tuple(lists), tuple(tables))
+    order = list(dict.fromkeys(trace_id for ids in lists for trace_id in ids))
+    known = [t for t in order if not valid(t) or any(t in table for table in tables)]
+    assert list(seen) == known
+    assert list(new) == [t for t in order if t not in known]
+    for trace_id, bits in (new | seen).items():
+        expected = always
+        for share, bit in rules:
+            expected |= bit if fnv1a(trace_id, share.state) <= share.threshold else 0
+        assert bits == expected

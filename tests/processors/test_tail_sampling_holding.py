@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from collector.model import Signal, open_envelope
 from collector.otlp.request import open_request
-from collector.processors.tail_sampling import TailSampling, memory
+from collector.processors.tail_sampling import TailSampling
+from collector.processors.tail_sampling import chunk as chunks
 from collector.processors.tail_sampling.evidence import Slice, widened
 from collector.processors.tail_sampling.rules import UNDECIDED
 from tests.support import batch, build, span, spans_of, traces
@@ -72,8 +73,8 @@ class Model:
         evidence = self.rules._evidence
         known = self.waiting.get(trace, Waiting(0.0, self.refused.get(trace, 0)))
         slices = [Slice(group.header, scope) for group in request.groups for scope in group.scopes]
-        bits = evidence.fixed([trace])[trace] | known.bits
-        if all(self.rules._so_far[evidence.fixed([t])[t] | self._of(t)] is not UNDECIDED for s in slices for t in s.ids):
+        bits = self._of(trace)
+        if all(self.rules._so_far[self._of(t)] is not UNDECIDED for s in slices for t in s.ids):
             return bits, known.times
         times = known.times
         if self.rules._so_far[bits] is UNDECIDED and evidence.timed:
@@ -82,7 +83,8 @@ class Model:
         return bits | evidence.find(slices, {trace}).get(trace, 0), times
 
     def _of(self, trace):
-        return self.waiting[trace].bits if trace in self.waiting else self.refused.get(trace, 0)
+        known = self.waiting[trace].bits if trace in self.waiting else self.refused.get(trace, 0)
+        return known | self.rules._evidence.look.at(([trace],), ())[0][trace]
 
     def _judge(self, trace, spans, known, now):
         bits, times = known
@@ -186,7 +188,7 @@ def _request(plan):
 def test_holding_by_request_means_the_same_as_a_dictionary_of_traces(policies, dice, limit, chunk, wait):
     """R-204, R-209."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "_CHUNK", chunk)
+        patch.setattr(chunks, "_CHUNK", chunk)
         config = {"policies": policies, "num_traces": limit, "decision_wait": f"{round(wait * 1000)}ms"}
         component, model, now, sent = build(TailSampling, config), Model(config), 100.0, 0
         for plan, step in _plan(dice):
@@ -217,17 +219,22 @@ def _same(component, model, out, expected):
 
 def _measured(chunk):
     """What a chunk's size must be."""
-    first, later = [item for item in chunk._items if item], [piece for pieces in chunk._later.values() for piece in pieces]
+    later = [piece for pieces in chunk._later.values() for piece in pieces]
     headers = {id(group): len(group) for _, group, _ in chunk._edges}
+    places = len(chunk._ids) // 16
+    live = [item for _, _, items in chunk.pieces(chunk.bits) for item in items]
+    assert chunk.spans == len(live)
+    first = len(b"".join(live)) - sum(len(item) for _, _, items in later for item in items)
+    assert first <= len(chunk._block) <= 2 * first, "no more room is kept than twice what is needed"
     return (
-        memory.CHUNK_OVERHEAD
-        + memory.TRACE_OVERHEAD * len(chunk.bits)
-        + memory.TIMES_OVERHEAD * len(chunk.times)
-        + memory.SLOT_OVERHEAD * len(chunk._items)
-        + sum(len(item) + memory.SPAN_OVERHEAD for item in first)
+        chunks.CHUNK_OVERHEAD
+        + chunks.TRACE_OVERHEAD * len(chunk.bits)
+        + chunks.TIMES_OVERHEAD * len(chunk.times)
+        + chunks.SPAN_OVERHEAD * places
+        + len(chunk._block)
         + sum(headers.values())
-        + sum(len(scope) + memory.EDGE_OVERHEAD for _, _, scope in chunk._edges)
-        + sum(map(memory._size, later))
+        + sum(len(scope) + chunks.EDGE_OVERHEAD for _, _, scope in chunk._edges)
+        + sum(map(chunks._size, later))
     )
 
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -32,14 +31,14 @@ from collector import fields
 from collector.component import Processor, Settings
 from collector.model import Batch, Group, Scope, Signal
 from collector.otlp.plain import select
+from collector.processors.tail_sampling.chunk import Chunk, Piece, chunks_of, spans_of
 from collector.processors.tail_sampling.decisions import Decisions
 from collector.processors.tail_sampling.evidence import Errors, Evidence, Slice, Times, widened
-from collector.processors.tail_sampling.memory import ID, Chunk, Held, Piece, alike, merged, spans_of
+from collector.processors.tail_sampling.hashing import valid
+from collector.processors.tail_sampling.memory import Held, merged
 from collector.processors.tail_sampling.policies import Policy
 from collector.processors.tail_sampling.report import Report, marked
 from collector.processors.tail_sampling.rules import UNDECIDED, Plan, Verdict, Verdicts
-
-_ZERO = bytes(ID)
 
 
 class DecisionCache(fields.Config):
@@ -118,24 +117,20 @@ class TailSampling(Processor):
     def process(self, batch: Batch, now: float) -> Batch | None:
         """The spans of sampled traces, in order, with what was held of them."""
         slices = [Slice(group.header, scope) for group in batch.groups for scope in group.scopes]
-        unique = dict.fromkeys(chain.from_iterable([part.ids for part in slices]))
-        kept = self._sampled.known(unique)
-        fresh = [trace_id for trace_id in unique if trace_id not in kept] if kept else list(unique)
-        late = self._dropped.known(fresh)
-        traces = self._held.traces
-        again: dict[bytes, Chunk] = {}
-        if not traces.keys().isdisjoint(fresh):
-            again = {trace_id: traces[trace_id] for trace_id in fresh if trace_id in traces}
-        self._report.new(len(fresh) - len(late) - len(again))
-        waiting, times = self._states(slices, fresh, late, again)
-        refused = self._judge(waiting, late, again, kept)
-        pieces = self._release(again, kept, refused)
-        stays = self._hold(slices, waiting, again, times, now)
+        tables = (*self._sampled.tables, *self._dropped.tables, self._held.traces)
+        bits, seen = self._evidence.look.at(tuple([part.ids for part in slices]), tables)
+        kept, late, again = self._recalled(bits, seen) if seen else ({}, {}, {})
+        self._report.new(len(bits) - len(late) - len(again))
+        times = self._learn(slices, bits, again)
+        refused = self._judge(bits, seen, late, kept)
+        pieces = self._release(again, kept, refused) if again else []
+        stays = self._hold(slices, bits, again, times, now) if bits else 0
         goes, groups = self._pass(batch, slices, kept)
-        total = sum(len(part.ids) for part in slices)
+        total = 0
+        for part in slices:
+            total += len(part.ids)
         self._book(slices, refused, total - goes - stays)
         pieces += self._expire(now)
-        self._report.flush(now, self._held)
         if goes == total and not pieces and not self.config.record_policy:
             return batch
         return batch.replace(merged(groups, pieces)) if goes or pieces else None
@@ -160,19 +155,28 @@ class TailSampling(Processor):
         """Undecided spans."""
         return self._held.spans
 
-    def _states(
-        self, slices: Sequence[Slice], fresh: list[bytes], late: Mapping[bytes, int], again: Mapping[bytes, Chunk]
-    ) -> tuple[dict[bytes, int], dict[bytes, Times]]:
-        """All bits known of each trace; its times where a policy needs them."""
+    def _recalled(
+        self, bits: dict[bytes, int], seen: Mapping[bytes, int]
+    ) -> tuple[dict[bytes, Verdict], dict[bytes, int], dict[bytes, Chunk]]:
+        """Of trace ids that are not new those that are sampled, those that are not, and those that are held.
+
+        All that are not sampled go to `bits`, with what is known of them.
+        """
+        kept = self._sampled.known(seen)
+        open_ids = [trace_id for trace_id in seen if trace_id not in kept]
+        late, traces = self._dropped.known(open_ids), self._held.traces
+        again = {trace_id: traces[trace_id] for trace_id in open_ids if trace_id in traces}
+        for trace_id in open_ids:
+            known = again[trace_id].bits[trace_id] if trace_id in again else late.get(trace_id, 0)
+            bits[trace_id] = seen[trace_id] | known
+        return kept, late, again
+
+    def _learn(self, slices: Sequence[Slice], bits: dict[bytes, int], again: Mapping[bytes, Chunk]) -> dict[bytes, Times]:
+        """Add what the spans say of each trace; its times where a policy needs them."""
         evidence, so_far = self._evidence, self._so_far
-        bits = evidence.fixed(fresh)
-        for trace_id, state in late.items():
-            bits[trace_id] |= state
-        for trace_id, chunk in again.items():
-            bits[trace_id] |= chunk.bits[trace_id]
         open_states = {state for state in set(bits.values()) if so_far[state] is UNDECIDED}
         if not open_states:
-            return bits, {}
+            return {}
         times: dict[bytes, Times] = {}
         if evidence.timed:
             times = evidence.times(slices, {trace_id for trace_id, state in bits.items() if state in open_states})
@@ -182,49 +186,47 @@ class TailSampling(Processor):
             bits[trace_id] |= evidence.lasting(*span)
         for trace_id, found in evidence.find(slices, bits).items():
             bits[trace_id] |= found
-        return bits, times
+        return times
 
     def _judge(
-        self, bits: dict[bytes, int], late: Mapping[bytes, int], again: Mapping[bytes, Chunk], kept: dict[bytes, Verdict]
+        self, bits: dict[bytes, int], seen: Collection[bytes], late: Mapping[bytes, int], kept: dict[bytes, Verdict]
     ) -> dict[bytes, str]:
         """Move what is sampled from now on from `bits` to `kept`, what is not to the answer, with the policy that vetoed it."""
         refused: dict[bytes, str] = {}
-        for state, ids in self._decidable(bits, late).items():
+        for state, ids in self._decidable(bits, seen, late).items():
             verdict = self._so_far[state]
             if verdict is UNDECIDED:
                 verdict = self._at_end[state]
-            first = ids
             if verdict.sampled:
                 kept.update(dict.fromkeys(ids, verdict))
             else:
                 refused.update(dict.fromkeys(ids, verdict.policy))
-                first = [trace_id for trace_id in ids if trace_id not in late] if late else ids
-            for trace_id in ids:
-                del bits[trace_id]
-                if verdict.sampled and trace_id in late:
+            first = [trace_id for trace_id in ids if trace_id not in late] if late else ids
+            if verdict.sampled and len(first) < len(ids):
+                for trace_id in late.keys() & ids:
                     self._dropped.forget(trace_id)
+                first = ids
             if first:
                 self._report.decided(verdict, state, len(first))
-            self._remember([trace_id for trace_id in ids if _valid(trace_id)], verdict, state)
+            known = dict.fromkeys([trace_id for trace_id in ids if valid(trace_id)] if seen else ids, state)
+            self._remember(known, verdict)
         return refused
 
-    def _decidable(self, bits: Mapping[bytes, int], late: Mapping[bytes, int]) -> dict[int, list[bytes]]:
-        """Traces by state that are decided now: by what is known, because they are late, or because they have no valid id."""
+    def _decidable(self, bits: dict[bytes, int], seen: Collection[bytes], late: Mapping[bytes, int]) -> dict[int, list[bytes]]:
+        """Take out, by state, traces that are decided now: by what is known, because they are late, or have no valid id."""
         final = {state for state in set(bits.values()) if self._so_far[state] is not UNDECIDED}
+        chosen = [trace_id for trace_id, state in bits.items() if state in final] if final else []
+        chosen += [t for t in seen if (t in late or not valid(t)) and bits[t] not in final]
         out: defaultdict[int, list[bytes]] = defaultdict(list)
-        if late or _ZERO in bits or set(map(len, bits)) - {ID}:
-            chosen = [t for t, state in bits.items() if state in final or t in late or not _valid(t)]
-        else:
-            chosen = [t for t, state in bits.items() if state in final] if final else []
         for trace_id in chosen:
-            out[bits[trace_id]].append(trace_id)
+            out[bits.pop(trace_id)].append(trace_id)
         return out
 
-    def _remember(self, ids: Sequence[bytes], verdict: Verdict, state: int) -> None:
+    def _remember(self, states: dict[bytes, int], verdict: Verdict) -> None:
         if verdict.sampled:
-            self._sampled.put(ids, verdict)
+            self._sampled.put(dict.fromkeys(states, verdict))
         else:
-            self._dropped.put(ids, state)
+            self._dropped.put(states)
 
     def _book(self, slices: Sequence[Slice], refused: Mapping[bytes, str], dropped: int) -> None:
         if dropped and any(refused.values()):
@@ -262,12 +264,10 @@ class TailSampling(Processor):
         for part in slices if known else ():
             self._extend(part, known)
         if waiting:
-            chunk = Chunk(now, waiting, {trace_id: times.get(trace_id, (0, 0)) for trace_id in waiting} if times else {})
-            for part in slices:
-                ids, items = select(part.ids, part.scope.items, waiting)
-                if ids:
-                    chunk.add(part.header, part.scope.header, ids, items)
-            self._held.add(chunk)
+            spans = {trace_id: times.get(trace_id, (0, 0)) for trace_id in waiting} if times else {}
+            sources = [(part.header, part.scope.header, part.ids, part.scope.items) for part in slices]
+            for chunk in chunks_of(now, waiting, spans, sources):
+                self._held.add(chunk)
         return self._held.spans - before
 
     def _extend(self, part: Slice, known: Collection[bytes]) -> None:
@@ -291,15 +291,15 @@ class TailSampling(Processor):
     def _end(self, chunks: Iterable[Chunk], reason: str) -> list[Piece]:
         """Judge traces as they stand."""
         pieces: list[Piece] = []
-        for chunk in chain.from_iterable(map(alike, chunks)):
-            state = next(iter(chunk.bits.values()))
-            verdict = self._at_end[state]
-            self._report.decided(verdict, state, len(chunk.bits))
-            self._remember(list(chunk.bits), verdict, state)
-            if verdict.sampled:
-                pieces += self._sent(chunk.pieces(), verdict)
-            else:
-                self._report.dropped(chunk.spans, reason, verdict.policy)
+        for chunk in chunks:
+            for state, traces in chunk.states().items():
+                verdict = self._at_end[state]
+                self._report.decided(verdict, state, len(traces))
+                self._remember(traces, verdict)
+                if verdict.sampled:
+                    pieces += self._sent(chunk.pieces(traces), verdict)
+                else:
+                    self._report.dropped(chunk.count(traces), reason, verdict.policy)
         return pieces
 
     def _sent(self, pieces: list[Piece], verdict: Verdict) -> list[Piece]:
@@ -320,8 +320,8 @@ class TailSampling(Processor):
                     heads = scope.heads and select(part.ids, scope.heads, kept)[1]
                     scope = Scope(scope.header, items, heads, None if scope.trace_ids is None else ids)
                 verdicts = [kept[trace_id] for trace_id in ids]
-                for verdict, spans in Counter(verdicts).items() if ids else ():
-                    self._report.kept(verdict.policy, spans)
+                for verdict in set(verdicts):
+                    self._report.kept(verdict.policy, verdicts.count(verdict))
                 if self.config.record_policy:
                     items = [marked(item, verdict) for item, verdict in zip(scope.items, verdicts, strict=True)]
                     scope = Scope(scope.header, items, scope.heads)
@@ -329,10 +329,6 @@ class TailSampling(Processor):
                 scopes.append(scope)
             groups.append(Group(group.header, scopes))
         return total, groups
-
-
-def _valid(trace_id: bytes) -> bool:
-    return len(trace_id) == ID and trace_id != _ZERO
 
 
 def _released(pieces: list[Piece]) -> Batch | None:

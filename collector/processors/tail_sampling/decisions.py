@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from itertools import islice
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -19,6 +20,11 @@ class Decisions(Generic[V]):
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
 
+    @property
+    def tables(self) -> tuple[dict[bytes, V], dict[bytes, V]]:
+        """What is remembered, in two parts."""
+        return self._new, self._old
+
     def known(self, ids: Collection[bytes]) -> dict[bytes, V]:
         """The decisions that are still known; asking keeps them known."""
         new, old = self._new, self._old
@@ -26,17 +32,18 @@ class Decisions(Generic[V]):
         if not old.keys().isdisjoint(ids):
             for trace_id in [trace_id for trace_id in ids if trace_id in old]:
                 found[trace_id] = old.pop(trace_id)
-                self.put((trace_id,), found[trace_id])
+                self.put({trace_id: found[trace_id]})
         return found
 
-    def put(self, ids: Sequence[bytes], decision: V) -> None:
-        """Remember a decision about some traces."""
+    def put(self, decisions: dict[bytes, V]) -> None:
+        """Remember decisions; the last of them, if there are more than have room."""
         if not self._limit:
             return
-        ids = ids[-self._limit :]
-        if len(self._new) + len(ids) > self._limit:
+        if len(decisions) > self._limit:
+            decisions = dict(islice(decisions.items(), len(decisions) - self._limit, None))
+        if len(self._new) + len(decisions) > self._limit:
             self._old, self._new = self._new, {}
-        self._new.update(dict.fromkeys(ids, decision))
+        self._new.update(decisions)
 
     def forget(self, trace_id: bytes) -> None:
         """Drop a decision that has been revised."""

@@ -24,6 +24,7 @@ from collector.processors.tail_sampling.attributes import (
     resource_attributes,
     span_attributes,
 )
+from collector.processors.tail_sampling.hashing import Look
 from collector.processors.tail_sampling.rules import Plan
 
 _ERROR = 2
@@ -79,6 +80,7 @@ class Evidence:
 
     def __init__(self, plan: Plan, errors: Errors) -> None:
         self._plan = plan
+        self.look = Look(plan.always, plan.shares)
         found = [attribute_test(policy, bit) for policy, bit in plan.attributes]
         self._resource_tests = _by_key(test for _, test in found)
         searches = [(search, [test]) for search, test in found]
@@ -96,14 +98,6 @@ class Evidence:
         """Compile the patterns. Raises EngineFailed."""
         if self._finder is not None:
             self._finder.warm()
-
-    def fixed(self, ids: list[bytes]) -> dict[bytes, int]:
-        """The bits that a trace id sets by itself."""
-        bits = dict.fromkeys(ids, self._plan.always)
-        for share, bit in self._plan.shares:
-            for trace_id in share.pick(ids):
-                bits[trace_id] |= bit
-        return bits
 
     @property
     def timed(self) -> bool:

@@ -1,4 +1,4 @@
-"""Counters of the sampler, added up per request; and what a kept span may say about its decision."""
+"""Counters of the sampler, added up between ticks; and what a kept span may say about its decision."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ class Report:
         self._decided: Counter[tuple[Verdict, str]] = Counter()
         self._kept_spans: Counter[str] = Counter()
         self._dropped_spans: Counter[str] = Counter()
+        self._seen = 0
         self._shares: dict[str, list[float]] = {}
         self._halved: float | None = None
         self._early.touch()
 
     def new(self, traces: int) -> None:
         """Traces seen for the first time."""
-        self._new.add(traces)
+        self._seen += traces
 
     def decided(self, verdict: Verdict, bits: int, traces: int) -> None:
         """Traces have their verdict for the first time."""
@@ -69,7 +70,9 @@ class Report:
         self._early.add(traces)
 
     def flush(self, now: float | None, held: Held) -> None:
-        """Move the sums into the meters."""
+        """Move the sums into the meters: done for each request, it would cost as much as judging a small one."""
+        self._new.add(self._seen)
+        self._seen = 0
         for (verdict, kind), count in self._decided.items():
             self._global.add(count, "true" if verdict.sampled else "false")
             for policy, answer in verdict.answers:
