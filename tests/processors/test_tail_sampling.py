@@ -77,7 +77,6 @@ def dropped(component):
 
 
 def counted(component, name):
-    component._report.flush(None, component._held)
     return {key: int(value) for key, value in component.settings.meters._made[name].series().items()}
 
 

@@ -108,7 +108,7 @@ class TailSampling(Processor):
         self._held = Held(config.max_bytes, config.num_traces)
         self._sampled: Decisions[Verdict] = Decisions(config.decision_cache.sampled_cache_size)
         self._dropped: Decisions[int] = Decisions(config.decision_cache.non_sampled_cache_size)
-        self._report = Report(settings, plan.errors)
+        self._report = Report(settings, plan.errors, self._held)
 
     def warm(self) -> None:
         """Compile the patterns."""
@@ -137,18 +137,18 @@ class TailSampling(Processor):
 
     def tick(self, now: float) -> Batch | None:
         """Judge what has waited long enough."""
-        pieces = self._expire(now)
-        self._report.flush(now, self._held)
-        return _released(pieces)
+        self._report.owe()
+        self._report.age(now)
+        return _released(self._expire(now))
 
     def drain(self) -> Batch | None:
         """Judge everything held, or drop it, as drop_pending_traces_on_shutdown says."""
+        self._report.owe()
         chunks, pieces = self._held.overdue(math.inf, 0.0), []
         if self.config.drop_pending_traces_on_shutdown:
             self._report.dropped(sum(chunk.spans for chunk in chunks), "shutdown")
         else:
             pieces = self._end(chunks, "sampled")
-        self._report.flush(None, self._held)
         return _released(pieces)
 
     def held(self) -> int:

@@ -19,7 +19,7 @@ from collector.processors.tail_sampling.hashing import ID
 _NO_ID = bytes(ID)
 SPAN_OVERHEAD, OBJECT_OVERHEAD = 20, 41
 """Bytes needed beside a span's own: in a chunk for its trace id and its end; of a later request for its object and its place."""
-TRACE_OVERHEAD, TIMES_OVERHEAD, EDGE_OVERHEAD, CHUNK_OVERHEAD, PIECE_OVERHEAD = 250, 250, 110, 700, 200
+TRACE_OVERHEAD, TIMES_OVERHEAD, EDGE_OVERHEAD, CHUNK_OVERHEAD, PIECE_OVERHEAD = 250, 250, 110, 750, 200
 """For each trace; its times, where known; each scope of a chunk; each chunk; each scope of a trace's later requests."""
 _CHUNK = 512
 """Spans of a chunk, more only where one trace has more: so much is searched to take one trace."""

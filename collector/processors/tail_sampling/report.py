@@ -1,4 +1,4 @@
-"""Counters of the sampler, added up between ticks; and what a kept span may say about its decision."""
+"""Counters of the sampler, added up until somebody reads them; and what a kept span may say about its decision."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _HALF_LIFE = 60.0
 class Report:
     """Counts decisions and books drops. Traces with an error and others are told apart where a policy asks for errors."""
 
-    def __init__(self, settings: Settings, error_bits: int) -> None:
-        meters, self._book = settings.meters, settings.drop
+    def __init__(self, settings: Settings, error_bits: int, held: Held) -> None:
+        meters, self._book, self._held = settings.meters, settings.drop, held
+        self._owe, self._owing = meters.owe, False
         self._errors = error_bits
         self._by_policy = meters.counter(f"{_PREFIX}count_traces_sampled", "Decisions by policy.", ("policy", "decision"))
         self._global = meters.counter(f"{_PREFIX}global_count_traces_sampled", "Traces decided.", ("sampled",))
@@ -47,8 +48,15 @@ class Report:
         self._early.touch()
 
     def new(self, traces: int) -> None:
-        """Traces seen for the first time."""
+        """Traces seen for the first time; with this a batch begins."""
         self._seen += traces
+        self.owe()
+
+    def owe(self) -> None:
+        """What is counted from now on goes into the meters when somebody reads them."""
+        if not self._owing:
+            self._owing = True
+            self._owe(self._settle)
 
     def decided(self, verdict: Verdict, bits: int, traces: int) -> None:
         """Traces have their verdict for the first time."""
@@ -69,7 +77,11 @@ class Report:
         """Traces judged for want of room."""
         self._early.add(traces)
 
-    def flush(self, now: float | None, held: Held) -> None:
+    def _settle(self) -> None:
+        self._owing = False
+        self._raise()
+
+    def _raise(self) -> None:
         """Move the sums into the meters: done for each request, it would cost as much as judging a small one."""
         self._new.add(self._seen)
         self._seen = 0
@@ -88,13 +100,14 @@ class Report:
             for kind, (kept, total) in self._shares.items():
                 self._ratio.set(kept / total, kind)
             self._decided.clear()
-        self._in_memory.set(len(held.traces))
-        self._bytes.set(held.size)
-        self._age(now)
+        self._in_memory.set(len(self._held.traces))
+        self._bytes.set(self._held.size)
 
-    def _age(self, now: float | None) -> None:
-        if now is None or (self._halved is not None and now - self._halved < _HALF_LIFE):
+    def age(self, now: float) -> None:
+        """Let what was counted up to now count half, each minute."""
+        if self._halved is not None and now - self._halved < _HALF_LIFE:
             return
+        self._raise()
         if self._halved is not None:
             self._shares = {kind: [kept / 2, total / 2] for kind, (kept, total) in self._shares.items()}
         self._halved = now
