@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
@@ -188,7 +189,7 @@ class Intake(Accept):
             for pipeline in pipelines:
                 pipeline.take(batch if pipeline is pipelines[-1] else own_copy(batch), count)
         finally:
-            self.last = asyncio.get_running_loop().time()
+            self.last = time.monotonic()
 
     async def __call__(self, batch: Batch) -> None:
         """Take a batch; returns at the ack point. Raises Refused before anything was taken."""
@@ -200,7 +201,7 @@ class Intake(Accept):
         try:
             await _decided(await self._hand_in(pipelines, batch, count, size))
         finally:
-            self.last = asyncio.get_running_loop().time()
+            self.last = time.monotonic()
 
     async def _hand_in(self, pipelines: Sequence[Pipeline], batch: Batch, count: int, size: int) -> list[Outcome]:
         for pipeline in pipelines:

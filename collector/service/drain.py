@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from collector.pipeline.graph import Intake
@@ -14,7 +15,7 @@ QUIET = 2.0  # an application's last flush often comes after our SIGTERM: keep a
 
 async def drain(host: ServiceHost, patience: float, settle: Callable[[float], Awaitable[None]]) -> None:
     """Empty the running graph within `patience` seconds; `settle(seconds)` first ends a reload that has begun."""
-    now = asyncio.get_running_loop().time
+    now = time.monotonic
     host.enter("draining")
     started = now()
     deadline = started + patience
@@ -44,7 +45,7 @@ async def drain(host: ServiceHost, patience: float, settle: Callable[[float], Aw
 
 async def quiet(intakes: Iterable[Intake], since: float, until: float) -> None:
     """Return when 2 s have passed since the last data (and since `since`), at the latest at `until`; monotonic seconds."""
-    now = asyncio.get_running_loop().time
+    now = time.monotonic
     watched = list(intakes)
     while True:
         left = min(max([since, *(intake.last for intake in watched)]) + QUIET, until) - now()

@@ -739,3 +739,17 @@ def test_warming_compiles_the_patterns_if_there_are_any(monkeypatch):
     component.warm()
     assert component._evidence._finder._scanner._search is not None
     sampler(TENTH).warm()
+
+
+def test_requests_close_together_let_go_of_what_is_due_in_one_go_and_a_tick_at_once():
+    component = sampler(ERRORS)
+    send(component, span(trace=b"a" * 16), now=0.0)
+    send(component, span(trace=b"b" * 16), now=4.95)
+    send(component, span(trace=b"c" * 16), now=5.0)
+    assert component.held() == 3
+    send(component, span(trace=b"d" * 16), now=5.06)
+    assert component.held() == 3, "the first one is gone"
+    send(component, span(trace=b"e" * 16), now=9.96)
+    assert component.held() == 3
+    finish(component, now=10.0)
+    assert component.held() == 2
