@@ -389,6 +389,18 @@ def test_old_decisions_lose_weight_in_the_kept_share():
     assert component.settings.meters._made["collector_sampling_kept_ratio"].value("all") == 1.5 / 2.5
 
 
+def test_days_without_an_error_leave_the_kept_share_of_errors_as_it_was():
+    component = sampler()
+    send(component, span(trace=trace_id(), error=True))
+    for minute in range(2 * 24 * 60):
+        send(component, span(trace=trace_id(True)), now=60.0 * minute)
+        finish(component, now=60.0 * minute)
+    ratio = component.settings.meters._made["collector_sampling_kept_ratio"].series()
+    assert ratio == {("error",): 1.0, ("clean",): 1.0}
+    send(component, span(trace=trace_id(), error=True))
+    assert counted(component, "otelcol_processor_tail_sampling_global_count_traces_sampled") == {("true",): 2 * 24 * 60 + 2}
+
+
 def test_sample_on_first_match_does_not_ask_later_vetoes():
     health = span(values={"path": "/health"}, error=True)
     for first_match, policies, kept in (

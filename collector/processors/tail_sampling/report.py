@@ -16,6 +16,8 @@ from collector.processors.tail_sampling.rules import Verdict
 POLICY, PROBABILITY = "tailsampling.policy", "sampling.probability"
 _PREFIX = "otelcol_processor_tail_sampling_"
 _HALF_LIFE = 60.0
+_FAINT = 1e-6
+"""Of so little the share says nothing any more: forgotten long before it is 0, which is no divisor, after 18 hours."""
 
 
 class Report:
@@ -109,7 +111,7 @@ class Report:
             return
         self._raise()
         if self._halved is not None:
-            self._shares = {kind: [kept / 2, total / 2] for kind, (kept, total) in self._shares.items()}
+            self._shares = {kind: [kept / 2, total / 2] for kind, (kept, total) in self._shares.items() if total > _FAINT}
         self._halved = now
 
 
