@@ -128,19 +128,28 @@ class Books:
 
     def close(self) -> None:
         """Book what the tallies hold."""
-        since, now = self._since, self._now
-        for tally in self._open.values():
-            tally.sum_up()
-            self.counters.count(tally, since, now)
-            self.spend.book(tally)
-            for alias in self._aliases:
-                alias.count(tally)
-            if tally.reason in _WORTH_A_WORD:
-                self.complaints.note(tally.labels[1], tally.name, tally.labels[0], tally.reason, since, len(tally.latencies))
-            tally.forget()
-        self._open.clear()
+        tallies = list(self._open.values())
+        self._open.clear()  # whatever happens: a tally that stays would meet every later batch
         self._waiting, self._urgent = 0, False
+        for tally in tallies:
+            try:
+                self._book(tally)
+            except Exception as error:  # nor may one tally cost the others their numbers
+                self.counters.errors.add(len(tally.calls))
+                self.complaints.defect(type(error).__name__)
+                tally.calls.clear()  # they lead back to it
         self.counters.exemplars.booked()
+
+    def _book(self, tally: Tally) -> None:
+        since, now = self._since, self._now
+        tally.sum_up()
+        self.counters.count(tally, since, now)
+        self.spend.book(tally)
+        for alias in self._aliases:
+            alias.count(tally)
+        if tally.reason in _WORTH_A_WORD:
+            self.complaints.note(tally.labels[1], tally.name, tally.labels[0], tally.reason, since, len(tally.latencies))
+        tally.forget()
 
 
 def _as_label(value: object) -> str | None:

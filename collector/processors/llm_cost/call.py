@@ -16,8 +16,6 @@ _OPERATIONS = {  # other emitters' words -> the conventions' words
     "reranker": "rerank", "agent": "invoke_agent", "workflow": "invoke_workflow", "tool": "execute_tool",
     "ai.toolcall": "execute_tool", "retriever": "retrieval",
 }  # fmt: skip
-_LONGEST = 1e9
-"""Milliseconds, 11 days: a call that says it took longer says nothing."""
 _RATE_LIMIT = ("ratelimit", "rate_limit", "toomanyrequests", "too_many_requests", "throttl", "resource_exhausted", "429")
 
 
@@ -61,8 +59,7 @@ class Seen:
         """Seconds, never negative; a span that has none may say it in an attribute."""
         if self.end > self.start:
             return (self.end - self.start) / 1e9
-        told = self.found.pick("latency_millis", seconds) or 0.0
-        return told / 1e3 if told < _LONGEST else 0.0
+        return (self.found.pick("latency_millis", seconds) or 0.0) / 1e3
 
     @property
     def status(self) -> str:

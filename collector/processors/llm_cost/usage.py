@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 from collector.processors.llm_cost.dialects import Found, data, matches
 
 LIMIT = 10**12
+"""Tokens, or USD, of one call: more is none, and would make every sum meaningless it is added to."""
+_LONGEST = 1e9
+"""Milliseconds, 11 days: a call that says it took longer says nothing."""
 
 
 def tokens(value: object) -> int | None:
@@ -25,15 +28,15 @@ def tokens(value: object) -> int | None:
 
 
 def money(value: object) -> float | None:
-    """A cost above zero, in the emitter's currency; None for placeholders such as 0 or NaN."""
+    """A cost above zero, in the emitter's currency; None for placeholders such as 0 or NaN, and for what no call costs."""
     number = _finite(value)
-    return number if number is not None and number > 0 else None
+    return number if number is not None and 0 < number <= LIMIT else None
 
 
 def seconds(value: object) -> float | None:
-    """A duration of at least zero, in the unit it was written."""
+    """A duration of at least zero, in the unit it was written; None for what no call takes."""
     number = _finite(value)
-    return number if number is not None and number >= 0 else None
+    return number if number is not None and 0 <= number < _LONGEST else None
 
 
 def truth(value: object) -> bool | None:

@@ -182,6 +182,37 @@ def test_a_trace_that_left_before_its_call_was_booked_is_shown() -> None:
     assert second in exemplars._waiting
 
 
+@pytest.mark.parametrize("name", ["gen_ai.usage.cost", "gen_ai.response.time_to_first_chunk", "ai.response.msToFirstChunk"])
+def test_absurd_amounts_and_times_are_none_and_keep_nobody_from_counting(name: str) -> None:
+    """R-405 (partly)."""
+    processor = made()
+    for number in range(3):
+        _take(processor, *[call(more={name: 1.7e308}) for _ in range(3)], at=NOW + number)
+    assert (processor.spend()["total_calls"], processor._accounting.counters.errors.value()) == (9, 0)
+    assert processor.spend()["total_cost"] == pytest.approx(9 * 0.0045)
+    pages = exposition(processor.settings.meters, "", own=True)[0].decode()
+    assert "llm_time_to_first_token_seconds_count{" not in pages
+
+
+def test_calls_that_cannot_be_booked_cost_no_other_ones_and_no_later_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = made()
+    count = processor._accounting.counters.count
+
+    def picky(tally: Any, since: float, now: float) -> None:
+        if tally.labels[2] == "o1":
+            raise OverflowError
+        count(tally, since, now)
+
+    monkeypatch.setattr(processor._accounting.counters, "count", picky)
+    _take(processor, call("o1"), call("o1"), call("gpt-4o"))
+    _take(processor, call("o3"), at=NOW + 1)
+    assert LOOKS["its series"](processor) == 2
+    assert processor._accounting.counters.errors.value() == 2
+    assert processor._accounting._books.complaints._defects == {"OverflowError": 1}
+    _take(processor, call("o1"), call("gpt-4o"), at=NOW + 2)
+    assert LOOKS["its series"](processor) == 3
+
+
 def test_a_new_processor_owes_nothing() -> None:
     processor = build(LlmCost, {"preload": False})
     processor.drain()
