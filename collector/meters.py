@@ -7,6 +7,7 @@ port 8888 and beside the received metrics on the prometheus exporter's endpoint)
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ Bucket = Any
 """One bucket of one histogram series, as `observe_many` gives it and `show_exemplar` takes it."""
 DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10, 30, 60)  # R-503
 
+_log = logging.getLogger("collector.meters")
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -177,10 +179,13 @@ class Meters:
         self._owed.setdefault(threading.get_ident(), []).append(book)
 
     def settle(self) -> None:
-        """Have everything booked that this thread owes."""
+        """Have everything booked that this thread owes; what fails is logged, and costs neither the reader nor others."""
         if self._owed:
             for book in self._owed.pop(threading.get_ident(), ()):
-                book()
+                try:
+                    book()
+                except Exception as error:
+                    _log.error("booking failed", extra={"owed_by": book.__qualname__, "error": type(error).__name__})
 
     def find(self, name: str) -> Instrument | None:
         """The instrument of that name, None when nobody made it."""

@@ -147,3 +147,20 @@ def test_another_thread_books_nothing_while_the_one_that_owes_may_be_counting():
         assert thread.submit(counter.value).result() == 0
         meters.settle()
         assert thread.submit(counter.value).result() == 1
+
+
+def test_what_cannot_be_booked_is_logged_and_costs_neither_the_others_nor_the_reader(caplog):
+    meters = Meters()
+    counter = meters.counter("calls", "text")
+
+    def broken():
+        raise ZeroDivisionError("4111 1111 1111 1111")
+
+    for book in (broken, lambda: counter.add(1)):
+        meters.owe(book)
+    assert meters.own.get_sample_value("calls_total") == 1
+    (record,) = caplog.records
+    assert (record.error, record.owed_by.rpartition(".")[2]) == ("ZeroDivisionError", "broken")
+    assert "4111" not in caplog.text
+    assert counter.value() == 1
+    assert len(caplog.records) == 1
