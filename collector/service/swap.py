@@ -61,6 +61,7 @@ class Swap:
         await stop_each(self._gone["exporters"].values())
         if self.old in self._host.leaving:
             self._host.leaving.remove(self.old)
+        self._host.meters.settle()  # what is owed keeps the old graph alive, and nobody may come to ask
 
     async def _empty(self, destination: Destination) -> None:
         await destination.drain(self._patience)
@@ -75,6 +76,7 @@ class Swap:
                 await destination.hand_over(successor, 0.0)
             await destination.stop()
         await stop_each(self._fresh["exporters"].values())
+        self._host.meters.settle()
 
     async def _move_listeners(self) -> None:
         """Stop listeners that change and start their successors; on failure the old ones listen again."""

@@ -1,7 +1,9 @@
 """service.reload and service.swap: reloads while other things happen; the books are exact at every moment."""
 
 import asyncio
+import gc
 import random
+import weakref
 
 import pytest
 
@@ -38,6 +40,20 @@ async def test_a_reload_replaces_what_changed_and_empties_the_old_queue(sidecar)
     await sidecar.feed(1)
     await eventually(lambda: sidecar.graph.exporters["sink"].items == 1)
     assert sidecar.terms()["accepted"] == 3
+
+
+async def test_what_was_replaced_is_gone_though_nobody_has_read_what_it_counted(sidecar):
+    def gone() -> bool:
+        gc.collect()
+        return old() is None
+
+    await sidecar.start()
+    await sidecar.reload(BASE.replace("processors: [batch]", "processors: []"))  # what the start built stays for good
+    await sidecar.reload(BASE)
+    old = weakref.ref(sidecar.graph.pipelines["traces"].chain)
+    await sidecar.feed(2)
+    await sidecar.reload(BASE.replace("processors: [batch]", "processors: []"))
+    await eventually(gone)
 
 
 @pytest.mark.parametrize("broken", ["receivers: {feeder: {typo: 1}}", BASE.replace("feeder: {}", "feeder: {fail: true}")])
