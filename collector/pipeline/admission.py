@@ -115,7 +115,7 @@ class ByteBudget:
         return min(LARGEST_MESSAGE, self._large * 2 // 9)
 
     def sample(self, resident: int) -> None:
-        """Tell the watchdog the resident size in bytes; call it every 500 ms, every 100 ms while it is `busy`."""
+        """Tell the watchdog the resident size in bytes; call it every 500 ms, every 100 ms while it is `busy`, and `on_large`."""
         self.resident = resident
         self._pressed = resident > self.line
         self.busy = self._pressed or self._moved >= MUCH

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -106,6 +107,7 @@ class Service:
         self._log = logging.getLogger("collector.service")
         self._telemetry: SelfMetrics | None = None
         self._stopping = asyncio.Event()
+        self._watched = -math.inf
         self.reloads = Reloads(self.host, self.load, self._swap, self._stopping)
         self.host.reload = self.reloads.request
         self._info = self.host.meters.gauge("config_info", "The configuration in force.", ("hash",))
@@ -169,7 +171,7 @@ class Service:
         self.host.enter("running")
         budget = self.host.budget
         budget.settle(resident_bytes())
-        budget.on_large = self.host.stalls.closely
+        budget.on_large = self._large_comes
         if budget.line > budget.limit - budget.spike:
             self._log.warning(
                 "the memory limit is below what the program itself needs: it is not kept",
@@ -237,11 +239,22 @@ class Service:
             due = now() + (pause := TICK if self.host.budget.busy else QUIET_TICK)
             await asyncio.sleep(pause)
             self.host.stalls.look(now() - due)
-            self._safely(lambda: self.host.budget.sample(resident_bytes()))
+            self._safely(self._watch)
             for pipeline in list(self.host.graph.pipelines.values()) if self.host.graph else ():
                 self._safely(pipeline.tick)
                 if pipeline.chain.ticks:
                     await asyncio.sleep(0)
+
+    def _watch(self) -> None:
+        """See how much memory is in use."""
+        self._watched = self.host.clock.monotonic()
+        self.host.budget.sample(resident_bytes())
+
+    def _large_comes(self) -> None:
+        """A quiet tick is too far away for what one large request after another may need."""
+        self.host.stalls.closely()
+        if self.host.clock.monotonic() - self._watched >= TICK:
+            self._safely(self._watch)
 
     def _safely(self, step: Callable[[], None]) -> None:
         # Without ticks nothing held would ever be let go and memory never be watched: no error may end them.

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from bench.ports import free_port
-from collector.errors import ConfigError
+from collector.errors import ConfigError, Refused
+from collector.pipeline.admission import MUCH
 from collector.service import run as running
 from collector.service.process import WALKER
 from collector.service.run import RunOptions, Service, main
@@ -120,6 +121,21 @@ def test_a_signal_before_the_loop_runs_ends_it_too(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         main(RunOptions())
     assert exits == [0]
+
+
+async def test_while_large_requests_come_memory_is_looked_at_between_quiet_ticks_too_but_not_for_each(sidecar, monkeypatch):
+    monkeypatch.setattr(running, "QUIET_TICK", 60.0)
+    await sidecar.start()
+    monkeypatch.setattr(running, "TICK", 60.0)
+    budget, samples = sidecar.service.host.budget, []
+    monkeypatch.setattr(running, "resident_bytes", lambda: samples.append(1) or budget.line + 1)
+    with budget.hold(MUCH - 1):
+        assert samples == []
+    with budget.hold(MUCH), pytest.raises(Refused):
+        budget.hold(1)
+    budget.sample(1)
+    with budget.hold(MUCH):
+        assert samples == [1]
 
 
 async def test_an_error_in_one_tick_ends_none_of_the_next(sidecar, monkeypatch):
