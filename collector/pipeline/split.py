@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from collector.model import Batch, Group, Payload, Scope, open_envelope
 
+_FRAME = 5
+"""Bytes that say what and how long an item, a scope or a group is, at most."""
+
 
 def slices(batch: Batch, size: int, each: int = 0) -> Iterator[Batch]:
     """Batches of at most about `size` bytes of items (one larger item goes alone), in order, headers repeated.
@@ -41,21 +44,32 @@ def _append(groups: list[Group], group: Group, scope: Scope, start: int, end: in
 
 
 def cut(payload: Payload, size: int) -> list[Payload]:
-    """Payloads of at most about `size` bytes; the same one when it is small enough or has one item."""
+    """Payloads of at most `size` bytes; the same one when it is small enough or has one item.
+
+    Larger is only one item alone, or what has headers of half that size: each part repeats some of them.
+    """
     if len(payload.data) <= size:
         return [payload]
-    batch = open_envelope(payload.signal, payload.data)
-    parts = [Payload(payload.signal, part.encode(), part.count(), payload.born, payload.metadata) for part in slices(batch, size)]
+    batch, headers = open_envelope(payload.signal, payload.data), 0
+    for group in batch.groups:
+        headers += len(group.header) + _FRAME + sum(len(scope.header) + _FRAME for scope in group.scopes)
+    return _parts(payload, batch, max(size - headers, size // 2), _FRAME)
+
+
+def _parts(payload: Payload, batch: Batch, size: int, each: int = 0) -> list[Payload]:
+    cuts = slices(batch, size, each)
+    parts = [Payload(payload.signal, part.encode(), part.count(), payload.born, payload.metadata) for part in cuts]
     return parts if len(parts) > 1 else [payload]
 
 
 def halve(payload: Payload) -> list[Payload]:
     """Two payloads with half of the items each; one when there is nothing to halve."""
-    items = open_envelope(payload.signal, payload.data).items()
+    batch = open_envelope(payload.signal, payload.data)
+    items = batch.items()
     if len(items) < 2:
         return [payload]
-    largest = max(map(len, items))
-    return cut(payload, max(len(payload.data) // 2, largest)) if largest * 2 < len(payload.data) else _one_and_rest(payload)
+    half, largest = len(payload.data) // 2, max(map(len, items))
+    return _parts(payload, batch, max(half, largest)) if largest * 2 < len(payload.data) else _one_and_rest(payload)
 
 
 def _one_and_rest(payload: Payload) -> list[Payload]:

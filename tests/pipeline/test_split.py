@@ -81,6 +81,25 @@ def test_a_giant_item_is_parted_from_its_neighbours():
     assert [part.items for part in parts] == [1, 2]
 
 
+@given(st.lists(st.lists(st.integers(0, 60), max_size=30), max_size=4), st.integers(100, 4000))
+@settings(deadline=None, max_examples=200)
+def test_what_is_cut_keeps_to_the_size_with_all_that_is_around_the_items(sizes, limit):
+    request = _request(sizes)
+    whole = Payload(Signal.TRACES, request.SerializeToString(), sum(map(len, sizes)), 1.0)
+    headers = sum(len(g.header) + 5 + sum(len(s.header) + 5 for s in g.scopes) for g in batch(request).groups)
+    parts = cut(whole, limit)
+    assert _names(parts) == _names([whole])
+    assert sum(part.items for part in parts) == whole.items
+    assert all(len(part.data) <= max(limit, limit // 2 + headers) or part.items == 1 for part in parts)
+
+
+def test_4_mib_are_what_a_grpc_server_takes_by_default_and_not_a_frame_more():
+    spans = [span("x" * 600) for _ in range(10_000)]
+    parts = cut(Payload(Signal.TRACES, traces(*spans).SerializeToString(), len(spans), 1.0), 4 << 20)
+    assert (len(parts), sum(part.items for part in parts)) == (2, 10_000)
+    assert 0.99 * (4 << 20) < len(parts[0].data) <= 4 << 20
+
+
 def test_one_item_cannot_be_halved_nor_cut():
     whole = Payload(Signal.TRACES, _request([[100]]).SerializeToString(), 1)
     assert halve(whole) == [whole]
