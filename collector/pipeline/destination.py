@@ -162,6 +162,8 @@ class Destination:
                 self._finish(record, "withdrawn", None)
                 self._space.set()
                 continue
+            if len(record.payload.data) > self.queue.largest and self._parted(record, cut(record.payload, self.queue.largest)):
+                continue  # it was handed over by an exporter that takes more in one
             record.first_try = record.first_try or now
             self._pause.tried(now)
             task = asyncio.get_running_loop().create_task(self._attempt(record))
@@ -199,14 +201,19 @@ class Destination:
         self.last_error = str(error) if isinstance(error, SendError) else type(error).__name__
         if isinstance(error, Retryable | TimeoutError):
             self._again(record, getattr(error, "after", None), now)
-        elif isinstance(error, Oversized) and len(parts := halve(record.payload)) > 1:
-            self.queue.leave(record)
-            for outcome in record.outcomes:
-                outcome.expect(len(parts) - 1)
-            for part in reversed(parts):
-                self.queue.add(Record(part, outcomes=record.outcomes, alone=True), front=True)
-        else:
+        elif not isinstance(error, Oversized) or not self._parted(record, halve(record.payload)):
             self._refused(record, error, now)
+
+    def _parted(self, record: Record, parts: list[Payload]) -> bool:
+        """Let its parts wait in its place, unless there is only one."""
+        if len(parts) == 1:
+            return False
+        self.queue.leave(record)
+        for outcome in record.outcomes:
+            outcome.expect(len(parts) - 1)
+        for part in reversed(parts):
+            self.queue.add(Record(part, outcomes=record.outcomes, alone=True), front=True)
+        return True
 
     def _refused(self, record: Record, error: Exception, now: float) -> None:
         fix = error.fix if isinstance(error, Permanent) else ""

@@ -480,6 +480,26 @@ async def test_a_paused_destination_gives_its_queue_to_the_one_that_replaces_it(
     assert books.terms() == {"accepted": 9, "delivered": 6, "dropped_rejected": 3}
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_is_handed_over_is_cut_to_what_the_successor_takes(waits):
+    push = {"sending_queue": {"wait_for_result": waits, "batch": {"flush_timeout": "0s"}}}
+    books, smaller = Books(), Scripted(push=push)
+    smaller.largest = 3000
+    old, new = books.destination(Scripted(push=push)), books.destination(smaller)
+    old.exporter.gate = asyncio.Event()
+    large = traces(*(span("x" * 900) for _ in range(8))).SerializeToString()
+    outcome = accept(books, old, Payload(Signal.TRACES, large, 8, asyncio.get_running_loop().time()))
+    await eventually(lambda: old.exporter.most_at_once)
+    await old.hand_over(new, 0)
+    await eventually(lambda: smaller.items == 8)
+    assert [len(each.data) <= 3000 for each in smaller.sent] == [True] * len(smaller.sent)
+    if waits:
+        async with asyncio.timeout(5):
+            await outcome.future
+    await finish(books)
+    assert books.terms() == {"accepted": 8, "delivered": 8}
+
+
 async def test_the_end_does_not_wait_for_a_record_whose_client_has_left():
     push = {**FAST, "retry_on_failure": {"initial_interval": "100ms"}}
     books, exporter = Books(), Scripted(Retryable("503"), push={**push, "sending_queue": {"wait_for_result": True}})
