@@ -18,6 +18,7 @@ from collector.otlp.heads import read_heads
 from collector.otlp.request import open_request
 from collector.otlp.scan import EngineFailed
 from collector.processors.tail_sampling import TailSampling, rules
+from collector.processors.tail_sampling.decisions import Decisions
 from collector.processors.tail_sampling.hashing import fnv1a, threshold
 from tests.support import attribute, batch, build, decode, span, spans_of, traces
 
@@ -387,6 +388,13 @@ def test_old_decisions_lose_weight_in_the_kept_share():
     send(component, span(trace=trace_id()), now=62.0)
     finish(component, now=62.0)
     assert component.settings.meters._made["collector_sampling_kept_ratio"].value("all") == 1.5 / 2.5
+
+
+def test_of_more_decisions_than_have_room_the_last_are_remembered():
+    decisions: Decisions[int] = Decisions(4)
+    decisions.put({bytes([number]): number for number in range(5)})
+    assert decisions.known([bytes([number]) for number in range(5)]) == {b"\x03": 3, b"\x04": 4}
+    assert len(decisions) == 2
 
 
 def test_days_without_an_error_leave_the_kept_share_of_errors_as_it_was():
