@@ -208,6 +208,8 @@ static PyObject *numbers_search(PyObject *Py_UNUSED(module), PyObject *arguments
     }
     search.data = data.buf;
     search.end = search.data + data.len;
+    /* at each byte one match of each kind may begin */
+    if (search.limit / KINDS > data.len) search.limit = data.len * KINDS;
     search.found = PyMem_Malloc((size_t)(search.limit + 1) * sizeof *search.found);
     if (!search.found) {
         PyErr_NoMemory();

@@ -75,6 +75,11 @@ def test_no_more_than_one_match_over_the_limit_is_given(search: Any) -> None:
     assert [len(search(data, NAMES, limit)) for limit in (0, 7, 49, 50, 1000)] == [1, 8, 50, 50, 50]
 
 
+def test_a_limit_that_no_text_reaches_takes_no_memory(search: Any) -> None:
+    assert search(b"536-90-4399", NAMES, 1 << 56) == [(2, 0, 11)]
+    assert search(b"", NAMES, 1 << 56) == []
+
+
 def test_matches_bear_the_names_they_are_given_and_those_without_are_left_out(search: Any) -> None:
     data = b"536-90-4399 x 411111111111"
     assert search(data, ("card", None, "ssn", None, None, None), 9) == [("ssn", 0, 11), ("card", 14, 26)]
