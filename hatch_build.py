@@ -40,6 +40,7 @@ FLAGS = (
     "-fPIC",
     "-fvisibility=hidden",
     "-fstack-protector-strong",
+    "-ffp-contract=off",  # an amount is to the last bit what Python makes it
     "-Wall",
     "-Wextra",
     "-DPy_LIMITED_API=0x030B0000",

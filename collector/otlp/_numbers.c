@@ -96,7 +96,7 @@ static inline struct bits bits_of(const uint8_t *at) {
         bits.digits |= among(bytes, '0', '9') << n;
         bits.pluses |= equal(bytes, '+') << n;
         bits.high |= (uint64_t)(unsigned)_mm_movemask_epi8(bytes) << n;
-        bits.large |= among(bytes, 'B', 'C') << n;
+        bits.large |= among(_mm_and_si128(bytes, _mm_set1_epi8(127)), 'B', 'C') << n; /* with either sign */
     }
     return bits;
 }
@@ -208,6 +208,8 @@ static PyObject *numbers_search(PyObject *Py_UNUSED(module), PyObject *arguments
     }
     search.data = data.buf;
     search.end = search.data + data.len;
+    /* at each byte one match of each kind may begin */
+    if (search.limit / KINDS > data.len) search.limit = data.len * KINDS;
     search.found = PyMem_Malloc((size_t)(search.limit + 1) * sizeof *search.found);
     if (!search.found) {
         PyErr_NoMemory();
@@ -241,8 +243,8 @@ static int numbers_exec(PyObject *Py_UNUSED(module)) {
     mark(")", CLOSE);
     mark(" ", SPACE);
     mark("+", PLUS);
-    mark("BC", LARGE);
-    for (unsigned byte = 0; byte < 256; byte++) CLASS[byte] |= ANY | (byte > 127 ? HIGH : byte ? LOW : 0);
+    mark("BC\xC2\xC3", LARGE);
+    for (unsigned byte = 0; byte < 256; byte++) CLASS[byte] |= ANY | (byte > 127 ? HIGH : LOW);
     CLASS[0x18] |= INT_TAG;
     CLASS[0x21] |= DOUBLE_TAG;
     return 0;

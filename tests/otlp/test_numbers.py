@@ -19,7 +19,7 @@ PATTERNS = [re.compile(kind) for kind in numbers.KINDS]
 needed = pytest.mark.skipif(numbers.compiled is None, reason="the search for numbers is not compiled here")
 PIECES = [*(b"%d" % n for n in (1, 23, 456, 7890, 4111, 123456)), *map(bytes, zip(b" -.()+!AZaBC\n")), b"AB12", b"\x18", b"\xff" * 4,
     b"4111 1111 1111 1111", b"3782-822463-1000", b"+1(2)3.4 5", b"(212) 555-0187", b"536-90-4399", b"NO93 8601 1117 947", b"x" * 50,
-    b"\x18\xff\xff\xff\xff\xff\x01", b"!1234567B"]  # fmt: skip
+    b"\x18\xff\xff\xff\xff\xff\x01", b"!1234567B", b"!1234567\xc3", b"\0"]  # fmt: skip
 texts = st.lists(
     st.sampled_from(PIECES) | st.binary(max_size=3) | st.integers(0, 10**19).map(lambda n: b"%d" % n), max_size=12
 ).map(b"".join)
@@ -73,6 +73,11 @@ def test_whatever_a_pattern_can_produce_is_found_across_every_border_of_a_block(
 def test_no_more_than_one_match_over_the_limit_is_given(search: Any) -> None:
     data = b"536-90-4399 " * 50
     assert [len(search(data, NAMES, limit)) for limit in (0, 7, 49, 50, 1000)] == [1, 8, 50, 50, 50]
+
+
+def test_a_limit_that_no_text_reaches_takes_no_memory(search: Any) -> None:
+    assert search(b"536-90-4399", NAMES, 1 << 56) == [(2, 0, 11)]
+    assert search(b"", NAMES, 1 << 56) == []
 
 
 def test_matches_bear_the_names_they_are_given_and_those_without_are_left_out(search: Any) -> None:

@@ -85,8 +85,8 @@ class Edit:
             except Lost as reason:
                 self._lose(signal, [items[position]], str(reason))
                 gone.add(position)
-            if not items[position]:
-                gone.add(position)  # a metric whose last data point was dropped
+            if not items[position] and signal is Signal.METRICS:
+                gone.add(position)  # its last data point was dropped; a log record may well be empty
             elif points and items[position] is not scope.items[position]:
                 points[position] = data_points(items[position])
         edited = Scope(header, items, scope.heads, points=points)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from collector.processors.llm_cost import LlmCost, together
 from collector.processors.llm_cost.dedup import COUNTED, NO_ID, USAGE_BELOW, Dedup
+from hatch_build import compile_module, lacking
 from tests.processors.llm_cost.calls import NOW, START, call, made
 from tests.processors.llm_cost.test_plans import _numbers, _shown
 from tests.support import batch, traces
@@ -104,6 +108,32 @@ def _in_order(processor: LlmCost) -> list[tuple[float, str]]:
 
 
 @pytest.mark.usefixtures("way")
+def _has_fma() -> bool:
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and re.search(r"^flags\s*:.*\bfma\b", flags.read_text(), re.M) is not None
+
+
+@pytest.mark.skipif(bool(lacking()) or not _has_fma(), reason="no compiler, or no multiply-and-add in one instruction")
+def test_a_compiler_that_may_multiply_and_add_at_once_makes_no_other_amount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "processors/llm_cost/_calls.abi3.so"
+    assert compile_module(name, tmp_path, "-std=gnu11", "-mfma") == ""
+    found = importlib.util.spec_from_file_location("_calls", tmp_path / name)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    spans = [_span("gpt-4o", 1009 * n, 7 * n, 100 + n, 500 + n, 100 + n, 0, "chat") for n in range(1, 100)]
+    amounts = []
+    for compiled in (None, module):
+        monkeypatch.setattr(together, "compiled", compiled)
+        processor = _warm()
+        processor.process(batch(traces(*spans)), NOW)
+        amounts.append(processor.history())
+    assert amounts[0] == amounts[1]
+
+
 def test_the_history_is_in_the_order_of_ends_also_where_some_calls_are_settled_apart() -> None:
     processor = _warm()
     before = len(processor.history())

@@ -171,3 +171,17 @@ def test_a_number_of_tokens_and_an_empty_secret_stay(quick):
     (out,), _ = redacted(Signal.TRACES, [item], warm=True)
     assert [pair.value.string_value for pair in out.attributes] == ["4111111111111111", "", "[EMAIL]"]
     assert quick == [("to", "[EMAIL]")]
+
+
+@pytest.mark.usefixtures("walker")
+@pytest.mark.parametrize(
+    "config", [{"default_action": "drop_attribute"}, {"default_action": "drop_attribute", "scan_numbers": "all"}]
+)
+def test_a_log_record_of_which_nothing_is_left_goes_on_all_the_same(config):
+    """Who sent it was told that it was accepted, and nobody books it as dropped."""
+    processor = build(Redaction, config)
+    items = [LogRecord(attributes=attributes({"to": "ab@cd.example"})).SerializeToString(), b""]
+    for _ in range(2):  # with the key unknown and known
+        out = processor.process(Batch(Signal.LOGS, [Group(b"", [Scope(b"", list(items))])]), 0)
+        assert out.items() == [b"", b""]
+    assert not processor.settings.drop

@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from collector.otlp.scan import ENGINES, Scanner
 from collector.processors.redaction import finders, json_text, secrets
@@ -170,6 +171,14 @@ def test_every_key_that_names_a_secret_is_marked(key):
 def test_numbers_that_could_be_cards_are_marked():
     for value in (2**35, 4222222222222, 4111111111111111, 4000000000000000006, 4111111111111111.0, 4222222222222.0):
         assert_marked("credit_card", item(value))  # type: ignore[arg-type]
+        assert_marked("credit_card", item(-value))  # type: ignore[arg-type]
+
+
+def test_a_number_that_is_written_longer_than_it_need_be_is_marked() -> None:
+    card = AnyValue(int_value=4111111111111111).SerializeToString()
+    longer = card[:-1] + bytes((card[-1] | 0x80, 0x80, 0))
+    assert AnyValue.FromString(longer).int_value == 4111111111111111
+    assert_marked("credit_card", longer)
 
 
 def test_ordinary_spans_are_rarely_marked():
