@@ -131,6 +131,8 @@ def test_samples_are_wanted_more_often_while_much_comes_in_or_memory_is_short():
 
 
 def test_giving_memory_back_does_not_hold_up_whoever_asks_for_it_and_is_done_once_at_a_time(monkeypatch):
+    with admission._trimming:  # what an earlier test began is over
+        pass
     calls, entered, go_on = [], threading.Semaphore(0), threading.Semaphore(0)
 
     def slow():
@@ -158,6 +160,8 @@ def test_where_no_thread_can_be_started_the_next_sample_tries_again(monkeypatch)
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("collector.pipeline.admission._thread.start_new_thread", fails)
+    with admission._trimming:
+        pass
     trim_aside()
     trim_aside()
     assert len(calls) == 2
