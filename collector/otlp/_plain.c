@@ -373,37 +373,6 @@ static int holds_no_text(const struct part *part, int signal) {
     return part->number == 9 ? size == TRACE_ID : part->number == 10 && size == SPAN_ID;
 }
 
-/* The fields of an item that hold text, each behind what stands before it. Returns FAILED with an exception set, ODD or GOOD. */
-static int put_parts(PyObject *list, struct cursor in, int signal) {
-    const uint8_t *begun = in.at;
-    struct part part;
-    while (in.at < in.end) {
-        if (!read_part(&in, &part) || !fits(&part, signal == 1 ? SPAN : RECORD, 0)) return ODD;
-        if (holds_no_text(&part, signal)) continue;
-        if (!put(list, bytes_of(begun, part.begin)) || !put(list, bytes_of(part.begin, in.at))) return FAILED;
-        begun = in.at;
-    }
-    return put(list, bytes_of(begun, in.end)) ? GOOD : FAILED;
-}
-
-PyDoc_STRVAR(parts_doc, "parts(signal, item, /)\n--\n\n"
-                        "A span or log record in parts that together are all of it: every second one is a field that holds text,\n"
-                        "those around them ids of the right size, times and numbers, or nothing. None when it is not plain.\n"
-                        "`signal`: 1 traces, 2 logs.");
-
-static PyObject *plain_parts(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    int signal;
-    PyObject *item;
-    if (!PyArg_ParseTuple(arguments, "iS", &signal, &item)) return NULL;
-    struct cursor in = {(const uint8_t *)PyBytes_AsString(item), NULL};
-    in.end = in.at + PyBytes_Size(item);
-    PyObject *list = PyList_New(0);
-    int found = list ? put_parts(list, in, signal) : FAILED;
-    if (found == GOOD) return list;
-    Py_XDECREF(list);
-    return found == ODD ? Py_NewRef(Py_None) : NULL;
-}
-
 enum { MOST_HITS = 64 };
 
 /* Where a search found something: the bit of its pattern, and the end of the match in the item. */
@@ -439,8 +408,9 @@ static int put_mark(PyObject *marks, Py_ssize_t place, uint64_t mask) {
     return !failed;
 }
 
-/* As put_parts, only the fields in which a hit ends, with the bits of their hits in `marks`. */
-static int put_hit_parts(PyObject *list, PyObject *marks, struct cursor in, int signal, const struct hit *hits, int count) {
+/* The fields of an item that hold text, each behind what stands before it. With `marks` only those in which a hit ends, and there
+   the bits of their hits. Returns FAILED with an exception set, ODD or GOOD. */
+static int put_parts(PyObject *list, PyObject *marks, struct cursor in, int signal, const struct hit *hits, int count) {
     const uint8_t *item = in.at, *begun = in.at;
     struct part part;
     while (in.at < in.end) {
@@ -449,12 +419,30 @@ static int put_hit_parts(PyObject *list, PyObject *marks, struct cursor in, int 
         for (int n = 0; n < count; n++) {
             if (hits[n].end > part.begin - item && hits[n].end <= in.at - item) mask |= hits[n].bit;
         }
-        if (!mask || holds_no_text(&part, signal)) continue;
+        if ((marks && !mask) || holds_no_text(&part, signal)) continue;
         if (!put(list, bytes_of(begun, part.begin)) || !put(list, bytes_of(part.begin, in.at))) return FAILED;
-        if (!put_mark(marks, PyList_Size(list) - 1, mask)) return FAILED;
+        if (marks && !put_mark(marks, PyList_Size(list) - 1, mask)) return FAILED;
         begun = in.at;
     }
     return put(list, bytes_of(begun, in.end)) ? GOOD : FAILED;
+}
+
+PyDoc_STRVAR(parts_doc, "parts(signal, item, /)\n--\n\n"
+                        "A span or log record in parts that together are all of it: every second one is a field that holds text,\n"
+                        "those around them ids of the right size, times and numbers, or nothing. None when it is not plain.\n"
+                        "`signal`: 1 traces, 2 logs.");
+
+static PyObject *plain_parts(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    int signal;
+    PyObject *item;
+    if (!PyArg_ParseTuple(arguments, "iS", &signal, &item)) return NULL;
+    struct cursor in = {(const uint8_t *)PyBytes_AsString(item), NULL};
+    in.end = in.at + PyBytes_Size(item);
+    PyObject *list = PyList_New(0);
+    int found = list ? put_parts(list, NULL, in, signal, NULL, 0) : FAILED;
+    if (found == GOOD) return list;
+    Py_XDECREF(list);
+    return found == ODD ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(cut_doc, "cut(signal, item, hits, /)\n--\n\n"
@@ -472,7 +460,7 @@ static PyObject *plain_cut(PyObject *Py_UNUSED(module), PyObject *arguments) {
     struct cursor in = {(const uint8_t *)PyBytes_AsString(item), NULL};
     in.end = in.at + PyBytes_Size(item);
     PyObject *parts = PyList_New(0), *marks = PyDict_New(), *whole = NULL;
-    int found = parts && marks ? put_hit_parts(parts, marks, in, signal, hits, count) : FAILED;
+    int found = parts && marks ? put_parts(parts, marks, in, signal, hits, count) : FAILED;
     if (found == GOOD) whole = PyTuple_Pack(2, parts, marks);
     Py_XDECREF(parts);
     Py_XDECREF(marks);
